@@ -1,0 +1,206 @@
+"""Compile once: executables are found by what a program computes, not by who wrote it.
+
+`jax.jit` recognises a program by the identity of its Python function, so two calls that
+build equal parts (`optax.adam(0.01)` twice, a model defined again in a notebook cell) compile
+twice. Here a function is traced (milliseconds), its jaxpr is reduced to a structural key, and
+the executable (hundreds of milliseconds) is looked up by that key. Arrays that the function
+closes over are lifted into arguments, so they may change without compiling either.
+"""
+
+import dataclasses
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.extend import core as jex_core
+
+# Derivative rules inside a traced program are never applied again, and they are fresh function
+# objects at every trace: of these calls only the primal program counts.
+_CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call")
+_CAPACITY = 256
+
+_executables: OrderedDict[Hashable, Any] = OrderedDict()
+_objects: dict[Hashable, int] = {}
+_lock = threading.Lock()
+_spent = 0.0
+
+
+def spent() -> float:
+    """Seconds spent tracing and compiling in this process so far."""
+    return _spent
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled function, callable with arguments of the shapes it was compiled for.
+
+    Attributes:
+        trace_seconds: time spent tracing.
+        compile_seconds: time spent in XLA; zero where an executable was found.
+        reused: whether an executable was found.
+    """
+
+    trace_seconds: float
+    compile_seconds: float
+    reused: bool
+    _executable: Any
+    _consts: tuple[Any, ...]
+    _out_tree: Any
+    _out_static: Any
+
+    def __call__(self, *args: Any) -> Any:
+        dynamic = eqx.filter(args, eqx.is_array)
+        leaves = self._executable(self._consts, jax.tree.leaves(dynamic))
+        return eqx.combine(jax.tree.unflatten(self._out_tree, leaves), self._out_static)
+
+
+def compile(fn: Callable[..., Any], *args: Any) -> Program:  # noqa: A001 - what it does
+    """Trace `fn` at `args` and return its executable, compiling only if none is equal.
+
+    Arrays in `args` are traced; every other leaf is static and belongs to the program. A call
+    of the result uses the array leaves of its arguments and the static leaves given here.
+
+    Args:
+        fn: a pure function of pytrees; its result may hold static leaves too.
+        *args: example arguments.
+
+    Returns:
+        a `Program`.
+
+    >>> import jax.numpy as jnp
+    >>> double = compile(lambda x: 2 * x, jnp.ones(3))
+    >>> compile(lambda y: 2 * y, jnp.zeros(3)).reused
+    True
+    """
+    started = time.perf_counter()
+    dynamic, static = eqx.partition(args, eqx.is_array)
+    leaves, in_tree = jax.tree.flatten(dynamic)
+    out_static: list[Any] = []
+
+    def flat(leaves: list[Any]) -> Any:
+        out = fn(*eqx.combine(jax.tree.unflatten(in_tree, leaves), static))
+        arrays, rest = eqx.partition(out, _is_arraylike)
+        out_static.append(rest)
+        return arrays
+
+    closed, out_shape = jax.make_jaxpr(flat, return_shape=True)(leaves)
+    consts = tuple(closed.consts)
+    key = _key(closed.jaxpr, consts, leaves)
+    traced = time.perf_counter()
+    with _lock:
+        executable = _executables.get(key)
+        if executable is not None:
+            _executables.move_to_end(key)
+    reused = executable is not None
+    if executable is None:
+        evaluate = lambda consts, leaves: jax.core.eval_jaxpr(closed.jaxpr, consts, *leaves)
+        executable = jax.jit(evaluate).lower(consts, leaves).compile()
+        with _lock:
+            # The jaxpr is kept with its executable: object identities in the key stay taken.
+            _executables[key] = executable
+            while len(_executables) > _CAPACITY:
+                _executables.popitem(last=False)
+    finished = time.perf_counter()
+    global _spent
+    _spent += finished - started
+    return Program(
+        trace_seconds=traced - started,
+        compile_seconds=0.0 if reused else finished - traced,
+        reused=reused,
+        _executable=executable,
+        _consts=consts,
+        _out_tree=jax.tree.structure(out_shape),
+        _out_static=out_static[-1],
+    )
+
+
+def enable_compilation_cache(directory: str | None = None) -> str:
+    """Keep compiled programs on disk, so that a new process does not compile them again.
+
+    Args:
+        directory: where; `~/.cache/ritz/xla` (or under `XDG_CACHE_HOME`) by default.
+
+    Returns:
+        the directory.
+    """
+    import os
+    from pathlib import Path
+
+    if directory is None:
+        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        directory = str(Path(base) / "ritz" / "xla")
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", directory)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return directory
+
+
+def _is_arraylike(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
+
+
+def _key(jaxpr: Any, consts: tuple[Any, ...], leaves: list[Any]) -> Hashable:
+    placed = tuple(_placement(leaf) for leaf in (*consts, *leaves))
+    config = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)  # pyright: ignore
+    return _digest(jaxpr, {}), placed, config
+
+
+def _placement(leaf: Any) -> Hashable:
+    sharding = getattr(leaf, "sharding", None)
+    weak = bool(getattr(leaf, "weak_type", False))
+    return (np.shape(leaf), str(getattr(leaf, "dtype", type(leaf))), weak, sharding)
+
+
+def _digest(jaxpr: Any, seen: dict[int, str]) -> str:
+    """A hash of a jaxpr's content, with variables numbered in the order they appear."""
+    if id(jaxpr) in seen:
+        return seen[id(jaxpr)]
+    numbers: dict[Any, int] = {}
+    lines: list[str] = []
+
+    def atom(v: Any) -> str:
+        if isinstance(v, jex_core.Literal):
+            return f"{_token(v.val, seen)}:{v.aval.str_short()}"
+        if v not in numbers:
+            numbers[v] = len(numbers)
+            return f"{numbers[v]}:{v.aval.str_short()}:{getattr(v.aval, 'weak_type', False)}"
+        return str(numbers[v])
+
+    lines += ["in", *(atom(v) for v in (*jaxpr.constvars, *jaxpr.invars))]
+    for eqn in jaxpr.eqns:
+        lines += [eqn.primitive.name, *(atom(v) for v in eqn.invars)]
+        only_primal = eqn.primitive.name.startswith(_CUSTOM_RULES)
+        for name in ("call_jaxpr",) if only_primal else sorted(eqn.params):
+            lines += [name, _token(eqn.params[name], seen)]
+        lines += ["->", *(atom(v) for v in eqn.outvars)]
+    lines += ["out", *(atom(v) for v in jaxpr.outvars)]
+    seen[id(jaxpr)] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return seen[id(jaxpr)]
+
+
+def _token(value: Any, seen: dict[int, str]) -> str:
+    """A text that two values share exactly where they mean the same program."""
+    if hasattr(value, "eqns"):
+        return _digest(value, seen)
+    if hasattr(value, "jaxpr"):
+        consts = ",".join(_token(np.asarray(c), seen) for c in value.consts)
+        return f"{_digest(value.jaxpr, seen)}[{consts}]"
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__}({','.join(_token(v, seen) for v in value)})"
+    if isinstance(value, np.ndarray | np.generic):
+        content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return f"array({value.dtype},{value.shape},{content})"
+    if value is None or isinstance(value, int | float | complex | str | bytes | np.dtype):
+        return f"{type(value).__name__}:{value!r}"
+    try:
+        with _lock:
+            # Kept for good: an object whose identity is its meaning must not be freed.
+            return f"object{_objects.setdefault(value, len(_objects))}"
+    except TypeError:
+        return f"unhashable{id(value)}:{time.perf_counter_ns()}"

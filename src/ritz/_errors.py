@@ -1,0 +1,57 @@
+"""The error every part of Ritz raises for bad input."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RitzError(ValueError):
+    """Bad input, said in one line: what arrived, what was expected, what to do.
+
+    Args:
+        message: the sentence; line breaks in it (from a file name, say) become spaces.
+
+    >>> str(RitzError("'y' holds nan at index 3: drop that row"))
+    "'y' holds nan at index 3: drop that row"
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
+
+
+def suggest(name: str, options: Iterable[str], *, limit: int = 8) -> str:
+    """Say which of `options` a mistyped `name` may have meant, else list them.
+
+    Args:
+        name: what arrived.
+        options: what would have been accepted.
+        limit: how many options a list shows at most.
+
+    Returns:
+        "did you mean 'a' or 'b'?" where names are close, otherwise "choose from a, b, …".
+
+    >>> suggest("boton", ["boston", "yacht"])
+    "did you mean 'boston'?"
+    """
+    known = list(options)
+    lowered = {option.lower(): option for option in known}
+    close = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3)]
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    return f"choose from {listed(known, limit=limit)}" if known else "there are none to choose from"
+
+
+def listed(names: Iterable[object], *, limit: int = 8) -> str:
+    """Join names with commas, cutting a long list short.
+
+    Args:
+        names: what to list.
+        limit: how many to show before an ellipsis.
+
+    Returns:
+        One line.
+
+    >>> listed(["a", "b", "c"], limit=2)
+    'a, b, …'
+    """
+    shown = [str(name) for name in names]
+    return ", ".join([*shown[:limit], "…"] if len(shown) > limit else shown)

@@ -1,0 +1,415 @@
+"""The result of a fit."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+
+from ritz import data as _data
+from ritz._compile import compile, spent
+from ritz._errors import RitzError
+from ritz.diagnose import PSIS, psis
+from ritz.family import AbstractFamily, name_of
+from ritz.report import Summary, labels, table_rows, to_arviz
+from ritz.solver import History
+from ritz.target import AbstractTarget
+
+DRAWS = 4000
+_CHUNK = 500
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Estimate(NamedTuple):
+    """A Monte Carlo estimate and its standard error."""
+
+    value: float
+    se: float
+
+
+class _OnlyIf:
+    """A method that is absent where the fit cannot answer it."""
+
+    def __init__(self, able: Callable[[Any], bool], reason: str, method: Any) -> None:
+        self.able, self.reason, self.method = able, reason, method
+        functools.update_wrapper(self, method)  # pyright: ignore
+
+    def __get__(self, fit: Any, owner: Any = None) -> Any:
+        if fit is None:
+            return self.method
+        if not self.able(fit):
+            raise AttributeError(f"this fit has no {self.method.__name__}: {self.reason}")
+        return self.method.__get__(fit, owner)
+
+
+def _only_if(able: Callable[[Any], bool], reason: str) -> Callable[[F], F]:
+    return lambda method: _OnlyIf(able, reason, method)  # pyright: ignore
+
+
+_density = _only_if(
+    lambda fit: "log_prob" in fit.q.capabilities and fit.target.has_transforms,
+    "it needs a family with log_prob and transforms that are known (load a saved fit with its model)",
+)
+_weights = _only_if(
+    lambda fit: "log_prob" in fit.q.capabilities and fit.target.has_full_density,
+    "it needs a family with log_prob and a target whose density can be evaluated on all data",
+)
+_model = _only_if(
+    lambda fit: bool(fit.target.observed) and fit.target.has_model,
+    "it needs a NumPyro model with observed sites (load a saved fit with its model)",
+)
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Fit:
+    """The posterior that `ritz.fit` found.
+
+    Everything here answers from the same posterior, the family `q`. What the family or the
+    target cannot do is absent: `hasattr(fit, "predict")` is False for a plain log density.
+
+    Attributes:
+        q: the fitted family, over the target's unconstrained vector.
+        target: what it approximates.
+        history: the loss by step.
+        stop_reason: why the run ended.
+        message: the same in a line; empty where all went well.
+        key: the key of the fit; draws are derived from it unless another is given.
+        info: how it was made: family, solver, steps, start, versions, seconds.
+        binding: how data were bound to the model's arguments (`ritz.data.Binding`), if they were.
+    """
+
+    q: AbstractFamily
+    target: AbstractTarget
+    history: History
+    stop_reason: str
+    message: str
+    key: jax.Array
+    info: dict[str, Any]
+    binding: Any = None
+
+    # -- the posterior ----------------------------------------------------------------------
+
+    def sample(self, n: int = 1000, key: jax.Array | None = None) -> Any:
+        """Draws in the model's own parameters, deterministic sites included.
+
+        Args:
+            n: how many.
+            key: draw i is a function of the key and i alone; the fit's own by default.
+
+        Returns:
+            the target's structure (for a model a dict of site names) of arrays with a leading
+            axis of length n.
+        """
+        if n < 1:
+            raise RitzError(f"sample: n={n} arrived, expected at least 1")
+        if self.target.has_density:
+            return self.target.pack(self._draw(n, self._key(key))["values"])
+        if n > DRAWS:
+            raise RitzError(
+                f"sample: n={n} arrived, but a fit loaded without its model holds {DRAWS} draws; use "
+                "ritz.load(path, model, data)"
+            )
+        order = np.arange(DRAWS) if key is None else np.asarray(jax.random.permutation(key, DRAWS))
+        return {name: values[order[:n]] for name, values in self.draws.items()}
+
+    @functools.cached_property
+    def draws(self) -> dict[str, np.ndarray]:
+        """The 4,000 draws, by site name, behind `mean`, `cov`, `summary` and a saved fit."""
+        return self._drawn["values"]
+
+    def stored(self) -> dict[str, Any]:
+        """The stored draws as they are saved: `values`, `x` and, where there are, `log_weights`."""
+        return self._drawn
+
+    def restore(self, stored: dict[str, Any]) -> None:
+        """Take stored draws from a file instead of drawing them."""
+        self.__dict__["_drawn"] = stored
+
+    def mean(self) -> Any:
+        """Posterior means, in the structure of `sample`."""
+        means = {name: v.mean(axis=0, dtype=np.float64) for name, v in self.draws.items()}
+        return self.target.pack(means)
+
+    def sd(self) -> Any:
+        """Posterior standard deviations, in the structure of `sample`."""
+        spread = {n: v.std(axis=0, ddof=1, dtype=np.float64) for n, v in self.draws.items()}
+        return self.target.pack(spread)
+
+    def cov(self) -> np.ndarray:
+        """Posterior covariance of all latent scalars, ordered as `labels`."""
+        flat = [self.draws[s.name].reshape(DRAWS, -1) for s in self.target.sites]
+        return np.atleast_2d(np.cov(np.concatenate(flat, axis=1).astype(np.float64).T))
+
+    @property
+    def labels(self) -> list[str]:
+        """A name for each latent scalar, such as `beta[2]`."""
+        return [label for s in self.target.sites for label in labels(s.name, s.shape)]
+
+    @_density
+    def log_prob(self, values: Any) -> np.ndarray:
+        r"""Log density of the fitted posterior at values in the model's own parameters.
+
+        .. math:: \log q(\theta) = \log q_x(T^{-1}(\theta)) - \log|\det \partial T/\partial x|.
+
+        Args:
+            values: as `sample` returns them; leading axes are batch axes. Deterministic sites
+                may be there and are not read.
+
+        Returns:
+            an array with the leading axes.
+        """
+        named = self.target.unpack(values)
+        named = {s.name: jnp.asarray(_site(named, s)) for s in self.target.sites}
+        first = self.target.sites[0]
+        lead = jnp.shape(named[first.name])[: jnp.ndim(named[first.name]) - len(first.shape)]
+        flat = {n: v.reshape(-1, *v.shape[len(lead) :]) for n, v in named.items()}
+
+        def at(q: Any, target: Any, flat: Any) -> Any:
+            def one(values: Any) -> Any:
+                x = target.unconstrain(values)
+                return paramax.unwrap(q).log_prob(x) - target.log_det(x)
+
+            return jax.lax.map(one, flat, batch_size=256)
+
+        args = (self.q, self.target, flat)
+        return np.asarray(compile(at, *args)(*args)).reshape(lead)
+
+    # -- how good it is ---------------------------------------------------------------------
+
+    @_weights
+    def log_weights(self, n: int = DRAWS, key: jax.Array | None = None) -> np.ndarray:
+        r""":math:`\log\tilde p(x_k) - \log q(x_k)` of n draws :math:`x_k \sim q`, shape (n,)."""
+        return self._draw(n, self._key(key))["log_weights"]
+
+    @functools.cached_property
+    def psis(self) -> PSIS | None:
+        """Pareto-smoothed importance sampling on the stored draws; None without log-weights."""
+        weights = self._drawn.get("log_weights")
+        return None if weights is None else psis(weights)
+
+    @property
+    def elbo(self) -> Estimate | None:
+        """The mean log-weight of the stored draws and its standard error, as always positive
+        in sense: larger is better. None without log-weights."""
+        weights = self._drawn.get("log_weights")
+        if weights is None:
+            return None
+        weights = weights.astype(np.float64)
+        return Estimate(float(weights.mean()), float(weights.std(ddof=1) / len(weights) ** 0.5))
+
+    @property
+    def khat(self) -> float | None:
+        """The Pareto shape of the log-weights' tail; see `ritz.diagnose.psis`."""
+        return None if self.psis is None else self.psis.khat
+
+    @functools.cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """What speaks against trusting the fit, a line each; empty where nothing does."""
+        out = [self.message] if self.message else []
+        out += _still_falling(self.history)
+        if self.psis is None:
+            out.append("k-hat cannot be computed here, so the fit's accuracy is unchecked")
+        elif self.psis.khat > self.psis.threshold:
+            richer = ", family='full_rank'" if name_of(self.q) == "mean_field" else ""
+            out.append(
+                f"k-hat {self.psis.khat:.2f} is above {self.psis.threshold:.2f}: q misses part of "
+                f"the posterior, often its tails or correlations; try more steps{richer}, or "
+                "reparameterise the model"
+            )
+        return tuple(out)
+
+    @property
+    def status(self) -> str:
+        """The verdict: "ok", "doubtful" (see `reasons`) or "failed"."""
+        if self.stop_reason == "not finite":
+            return "failed"
+        return "doubtful" if self.reasons else "ok"
+
+    def summary(self) -> Summary:
+        """Means, sds and quantiles in the model's own parameters, and how far to trust them."""
+        facts = dict(self.info)
+        if self.psis is not None and self.elbo is not None:
+            facts |= {"elbo": self.elbo.value, "elbo_se": self.elbo.se, "khat": self.psis.khat}
+            facts |= {"khat_threshold": self.psis.threshold, "ess": self.psis.ess}
+        facts |= {"draws": DRAWS, "dim": self.target.dim, "stop_reason": self.stop_reason}
+        return Summary(table_rows(self.draws), facts, self.status, self.reasons)
+
+    def __repr__(self) -> str:
+        return str(self.summary())
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    # -- the model's data -------------------------------------------------------------------
+
+    @_model
+    def predict(
+        self,
+        data: Any = None,
+        n: int = 1000,
+        *,
+        reduce: Callable[[dict[str, jax.Array]], Any] | None = None,
+        key: jax.Array | None = None,
+    ) -> Any:
+        """Draws of the observed sites from the posterior predictive.
+
+        Computed in chunks: device memory does not grow with n. The result does, unless `reduce`
+        keeps only part of each draw.
+
+        Args:
+            data: new data as `ritz.fit` takes them; observed arguments may be left out. The
+                fit's own by default.
+            n: how many draws.
+            reduce: applied to each draw (a dict of arrays) before it is kept.
+            key: the fit's own by default.
+
+        Returns:
+            a dict of arrays with a leading axis of length n; with `reduce`, a pytree of them.
+
+        >>> # fit.predict(reduce=lambda draw: draw["y"].max())
+        """
+        target: Any = self.target
+        args, kwargs = (target.args, target.kwargs) if data is None else _rebind(target, data, self.binding)
+
+        def one(self_: Any, key: Any, arguments: Any) -> Any:
+            q, target = self_
+            latent, noise = jax.random.split(key)
+            x = paramax.unwrap(q).sample(latent)
+            drawn = target.predict(x, noise, *arguments)
+            return drawn if reduce is None else reduce(drawn)
+
+        base = jax.random.fold_in(self._key(key), 1)
+        return self._chunks(one, (self.q, target), n, base, (args, kwargs))
+
+    @_model
+    def prior_predict(self, n: int = 1000, key: jax.Array | None = None) -> dict[str, np.ndarray]:
+        """Draws of every site, latent and observed, from the model without its data."""
+        one = lambda target, key, _: target.prior_predict(key)
+        return self._chunks(one, self.target, n, jax.random.fold_in(self._key(key), 2), ())
+
+    @_model
+    def log_likelihood(self) -> dict[str, np.ndarray]:
+        """Log density of each observation at each stored draw, unscaled."""
+        one = lambda target, x, _: target.log_likelihood(x)
+        return self._over(one, self.target, self._drawn["x"], ())
+
+    @_model
+    def observed_data(self) -> dict[str, np.ndarray]:
+        """The data at the observed sites."""
+        see = lambda target: target.observed_data()
+        return jax.tree.map(np.asarray, compile(see, self.target)(self.target))
+
+    def to_arviz(self, coords: dict[str, Any] | None = None) -> Any:
+        """ArviZ InferenceData: posterior, posterior_predictive, log_likelihood, observed_data.
+
+        Axes are named after the model's plates.
+
+        Args:
+            coords: labels for named axes, such as `{"school": ["A", "B"]}`.
+        """
+        return to_arviz(self, coords)
+
+    def save(self, path: Any) -> Any:
+        """Write the fit into a directory; see `ritz.load`."""
+        from ritz.io import save
+
+        return save(self, path)
+
+    def unconstrained_mean(self) -> np.ndarray:
+        """The mean of the stored draws in unconstrained space, shape (d,)."""
+        return self._drawn["x"].mean(axis=0)
+
+    # -- drawing ----------------------------------------------------------------------------
+
+    def _key(self, key: jax.Array | None) -> jax.Array:
+        return jax.random.fold_in(self.key, 0x5A) if key is None else key
+
+    @functools.cached_property
+    def _drawn(self) -> dict[str, Any]:
+        began = spent()
+        drawn = self._draw(DRAWS, self._key(None))
+        self.info["compile_seconds"] += spent() - began
+        return drawn
+
+    def _draw(self, n: int, key: jax.Array) -> dict[str, Any]:
+        weigh = "log_prob" in self.q.capabilities and self.target.has_full_density
+
+        def one(parts: Any, key: Any, _: Any) -> Any:
+            q, target = paramax.unwrap(parts[0]), parts[1]
+            if not weigh:
+                x = q.sample(key)
+                return {"x": x, "values": target.constrain(x)}
+            x, log_q = q.sample_and_log_prob(key)
+            weight = target.log_density(x) - log_q
+            return {"x": x, "values": target.constrain(x), "log_weights": weight}
+
+        drawn = self._chunks(one, (self.q, self.target), n, jax.random.fold_in(key, 0), ())
+        names = [q.name for q in (*self.target.sites, *self.target.deterministic)]
+        drawn["values"] = {name: drawn["values"][name] for name in names}  # JAX sorts by name
+        return drawn
+
+    def _chunks(self, one: Any, parts: Any, n: int, key: jax.Array, extra: Any) -> Any:
+        """`one(parts, fold_in(key, i), extra)` for i below n, gathered on the host."""
+
+        def draw(parts: Any, i: Any, extra: Any) -> Any:
+            key, rest = extra
+            return one(parts, jax.random.fold_in(key, i), rest)
+
+        return self._over(draw, parts, np.arange(n), (key, extra))
+
+    def _over(self, one: Any, parts: Any, xs: np.ndarray, extra: Any) -> Any:
+        """`one(parts, x, extra)` over the rows of `xs`, gathered on the host."""
+        program, pieces = None, []
+        for begin in range(0, len(xs), _CHUNK):
+            rows = xs[begin : begin + _CHUNK]
+            padded = jnp.asarray(np.resize(rows, (_CHUNK, *rows.shape[1:])))  # one shape, one program
+            program = _mapped(one, parts, padded, extra) if program is None else program
+            pieces.append(jax.tree.map(np.asarray, program(parts, padded, extra)))
+        return jax.tree.map(lambda *v: np.concatenate(v)[: len(xs)], *pieces)
+
+
+def _mapped(one: Any, parts: Any, rows: Any, extra: Any) -> Any:
+    """`one` over rows, as many side by side as fit a cache's worth of data each."""
+    size = sum(np.size(v) for v in jax.tree.leaves((parts, extra)) if hasattr(v, "shape"))
+    batch = max(1, min(_CHUNK, (1 << 22) // max(size, 1)))
+
+    def whole(parts: Any, rows: Any, extra: Any) -> Any:
+        return jax.lax.map(lambda row: one(parts, row, extra), rows, batch_size=batch)
+
+    return compile(whole, parts, rows, extra)
+
+
+def _still_falling(history: History) -> list[str]:
+    """Whether the loss of the last tenth is below that of the tenth before by more than noise."""
+    tenth = len(history) // 10
+    if tenth < 20:
+        return []
+    before, last = history.loss[-2 * tenth : -tenth], history.loss[-tenth:]
+    drop = float(np.mean(before) - np.mean(last))
+    noise = float(np.hypot(np.std(before), np.std(last)) / tenth**0.5)
+    if drop <= max(4 * noise, 0.1):
+        return []
+    return [f"the loss was still falling ({drop:.2g} over the last tenth); use more steps"]
+
+
+def _site(named: dict[str, Any], site: Any) -> Any:
+    if site.name not in named:
+        raise RitzError(f"log_prob: the values lack site {site.name!r}")
+    shape = np.shape(named[site.name])
+    if shape[len(shape) - len(site.shape) :] != site.shape:
+        raise RitzError(
+            f"log_prob: site {site.name!r} has shape {site.shape}, but the value's is {shape}"
+        )
+    return named[site.name]
+
+
+def _rebind(target: Any, data: Any, like: Any) -> tuple[Any, Any]:
+    """New data as arguments, coded as the fit's own were."""
+    binding = _data.bind(target.model, data, partial=True, like=like)
+    args = jax.tree.map(lambda v: jnp.asarray(v) if hasattr(v, "shape") else v, binding.args)
+    kwargs = jax.tree.map(lambda v: jnp.asarray(v) if hasattr(v, "shape") else v, binding.kwargs)
+    return args, kwargs

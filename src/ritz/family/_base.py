@@ -1,0 +1,110 @@
+"""What every family has, and the table of those that are known by name."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Float, Key
+
+from ritz._errors import RitzError, suggest
+
+CAPABILITIES = ("sample", "log_prob", "entropy", "reparameterised")
+
+
+class AbstractFamily(eqx.Module):
+    r"""A trial set :math:`q_\lambda` over an unconstrained vector :math:`x \in \mathbb{R}^d`.
+
+    Only the parameters (the arrays it holds) are required. What else it can do is declared in
+    `capabilities`: `sample`, `log_prob`, `entropy`, and `reparameterised` where `sample` is
+    differentiable in the parameters. Write each for one point; Ritz batches with `jax.vmap`.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+    dim: eqx.AbstractVar[int]
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, " d"]:
+        r"""One draw :math:`x \sim q_\lambda`."""
+        raise _lacks(self, "sample")
+
+    def log_prob(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        r""":math:`\log q_\lambda(x)`."""
+        raise _lacks(self, "log_prob")
+
+    def sample_and_log_prob(
+        self, key: Key[Array, ""]
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """A draw and its log density; override where one pass gives both."""
+        x = self.sample(key)
+        return x, self.log_prob(x)
+
+    def entropy(self) -> Float[Array, ""]:
+        r""":math:`-\mathbb{E}_q \log q_\lambda`, in closed form."""
+        raise _lacks(self, "entropy")
+
+
+def _lacks(family: AbstractFamily, what: str) -> RitzError:
+    have = ", ".join(sorted(family.capabilities)) or "none"
+    return RitzError(f"{type(family).__name__} has no {what}; its capabilities: {have}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """A family that is known by name.
+
+    Attributes:
+        name: what a user types.
+        build: `(target, start) -> family`, around the unconstrained point `start`.
+        kind: the class that `build` returns.
+        description: one line.
+    """
+
+    name: str
+    build: Callable[..., AbstractFamily]
+    kind: type[AbstractFamily]
+    description: str
+
+
+_REGISTRY: dict[str, Registered] = {}
+
+
+def register(
+    name: str, build: Callable[..., AbstractFamily], kind: type[AbstractFamily], description: str
+) -> None:
+    """Make a family known by name: to `fit`, to files, to the conformance tests and the docs."""
+    _REGISTRY[name] = Registered(name, build, kind, description)
+
+
+def registered() -> dict[str, Registered]:
+    """The families that are known by name."""
+    return dict(_REGISTRY)
+
+
+def build(family: Any, target: Any, start: Any) -> AbstractFamily:
+    """A family for a target: from a name, a function `(target, start)`, or a finished one.
+
+    Raises:
+        RitzError: for an unknown name, another type, or a family of the wrong dimension.
+    """
+    if isinstance(family, str):
+        if family not in _REGISTRY:
+            raise RitzError(f"no family {family!r}{suggest(family, _REGISTRY)}")
+        family = _REGISTRY[family].build
+    if not isinstance(family, eqx.Module) and callable(family):
+        family = family(target, start)
+    if not isinstance(family, AbstractFamily):
+        raise RitzError(
+            f"a family arrived as {type(family).__name__}; expected a name "
+            f"({', '.join(_REGISTRY)}), a function (target, start) -> family, or an AbstractFamily"
+        )
+    if family.dim != target.dim:
+        raise RitzError(
+            f"the family {type(family).__name__} has {family.dim} dimensions, but the target has "
+            f"{target.describe()}; build it with dim={target.dim}"
+        )
+    return family
+
+
+def name_of(family: AbstractFamily) -> str | None:
+    """The name under which a family's class is registered."""
+    return next((r.name for r in _REGISTRY.values() if type(family) is r.kind), None)

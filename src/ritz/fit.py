@@ -1,0 +1,230 @@
+"""`ritz.fit`: picks the parts, runs them, returns a `Fit`."""
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ritz import data as _data
+from ritz import family as _family
+from ritz._compile import spent
+from ritz._errors import RitzError
+from ritz._result import Fit
+from ritz.estimator import AbstractEstimator, pathwise
+from ritz.objective import AbstractObjective, Problem, negative_elbo
+from ritz.solver import AbstractSolver, adam, optax_solver, run
+from ritz.target import (
+    AbstractTarget,
+    check_values,
+    from_batches,
+    from_numpyro,
+)
+
+FULL_RANK_UP_TO = 50
+
+
+def fit(
+    model: Any,
+    data: Any = None,
+    *,
+    family: Any = None,
+    objective: AbstractObjective | None = None,
+    estimator: AbstractEstimator | None = None,
+    solver: Any = None,
+    steps: int = 10_000,
+    lr: float = 0.02,
+    draws: int = 4,
+    init: Any = None,
+    seed: int | jax.Array = 0,
+    callbacks: Iterable[Callable[..., Any]] = (),
+    progress: bool | float | None = None,
+    strict: bool = False,
+) -> Fit:
+    r"""Fit a posterior.
+
+    Finds the member of a family closest to the posterior by minimising an objective, by default
+    the negative ELBO :math:`\mathrm{KL}(q_\lambda\,\|\,p) - \log Z`.
+
+    Args:
+        model: a NumPyro model, or a target from `ritz.target`.
+        data: the model's arguments: a tuple (by position), a mapping (by name), a table (a
+            DataFrame or the path of a file; columns are bound to arguments by name), or
+            `ritz.data.batches(...)`, to see some rows at a time. None where the target holds its
+            own.
+        family: a name from `ritz.family.registered()`, a function `(target, start)`, or a
+            family. By default "full_rank" up to 50 dimensions and "mean_field" above.
+        objective: by default `negative_elbo(draws)`.
+        estimator: by default `pathwise()`.
+        solver: an Optax transformation or a `ritz.solver`; by default `adam(lr, steps)`.
+        steps: how many steps to make.
+        lr: the learning rate of the default solver.
+        draws: the draws a step of the default objective.
+        init: where to start: values in the model's own parameters, by site name (others start
+            at the prior median), or an earlier `Fit` of the same sites.
+        seed: an integer or a JAX key. The same seed gives the same bits.
+        callbacks: called between chunks of steps as `callback(state, steps, info)`; one that
+            returns True stops the run.
+        progress: None shows a bar in a terminal or notebook only; a number is its interval in
+            seconds.
+        strict: raise if the run fails, instead of returning the last finite state.
+
+    Returns:
+        a `Fit`.
+
+    Raises:
+        RitzError: for bad input, in one line.
+
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
+    >>> def model(y):
+    ...     mu = numpyro.sample("mu", dist.Normal(0.0, 10.0))
+    ...     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+    >>> posterior = fit(model, (np.array([1.0, 2.0, 3.0]),), steps=2000)
+    >>> bool(abs(posterior.mean()["mu"] - 2.0) < 0.1)
+    True
+    """
+    began, spent_before = time.perf_counter(), spent()
+    key = _key(seed)
+    target, batches, binding = _target(model, data)
+    start_key, run_key, fit_key = jax.random.split(key, 3)
+    q, how = _start(target, family, init, start_key)
+    problem = Problem(
+        target,
+        q,
+        negative_elbo(draws) if objective is None else objective,
+        pathwise() if estimator is None else estimator,
+    )
+    chosen = _solver(solver, lr, steps)
+    result = run(
+        problem,
+        chosen,
+        steps,
+        run_key,
+        batches=batches,
+        callbacks=callbacks,
+        progress=progress,
+        strict=strict,
+    )
+    info = {
+        "model": _name(model),
+        "family": _family.name_of(q) or type(q).__name__,
+        "objective": type(problem.objective).__name__,
+        "solver": _solver_name(solver, chosen, lr),
+        "start": how,
+        "steps": result.steps,
+        "compile_seconds": spent() - spent_before,
+        "run_seconds": result.run_seconds,
+        "total_seconds": time.perf_counter() - began,
+        "compiled": result.compiled,
+        "dtype": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
+        "versions": {n: importlib.metadata.version(n) for n in ("ritz", "jax", "numpyro")},
+    }
+    return Fit(
+        q=problem.family_at(result.state.params),
+        target=target,
+        history=result.history,
+        stop_reason=result.stop_reason,
+        message=result.message,
+        key=fit_key,
+        info=info,
+        binding=binding,
+    )
+
+
+def make_target(model: Any, data: Any = None) -> AbstractTarget:
+    """The target that `fit(model, data)` would fit.
+
+    Raises:
+        RitzError: where the data and the model do not fit.
+    """
+    return _target(model, data)[0]
+
+
+def _target(model: Any, data: Any) -> tuple[AbstractTarget, Any, Any]:
+    """The target, its batches and its binding (None where there are none)."""
+    if isinstance(model, AbstractTarget):
+        if data is None:
+            return model, None, None
+        raise RitzError(
+            "data arrived with a target that holds its own; pass fit(model, data), or rebuild the "
+            "target with the new data"
+        )
+    if not callable(model):
+        raise RitzError(
+            f"a model arrived as {type(model).__name__}; expected a NumPyro model function or a "
+            "target from ritz.target.from_log_density"
+        )
+    if isinstance(data, _data.Batches):
+        return from_batches(model, data), data, None
+    binding = _data.bind(model, data)
+    return from_numpyro(model, binding.args, binding.kwargs), None, binding
+
+
+def _start(target: Any, family: Any, init: Any, key: jax.Array) -> tuple[Any, str]:
+    if family is None:
+        family = "full_rank" if target.dim <= FULL_RANK_UP_TO else "mean_field"
+    if isinstance(init, Fit):
+        if [(s.name, s.shape) for s in init.target.sites] != [
+            (s.name, s.shape) for s in target.sites
+        ]:
+            raise RitzError(
+                f"init is a fit of other sites: it has {init.target.describe()}, the target has "
+                f"{target.describe()}"
+            )
+        if type(init.q) is getattr(_family.registered().get(family), "kind", None):
+            return init.q, "an earlier fit"
+        x = jnp.asarray(init.unconstrained_mean())
+        return _family.build(family, target, x), "an earlier fit's mean"
+    x, how = _point(target, init, key)
+    return _family.build(family, target, x), how
+
+
+def _point(target: Any, init: Any, key: jax.Array) -> tuple[jax.Array, str]:
+    if init is None:
+        return target.start(key)
+    values = check_values(target.sites, target.unpack(init), partial=True)
+    given = {name: np.asarray(value, float) for name, value in values.items()}
+    if all(site.name in given for site in target.sites):
+        x = target.unconstrain(given)
+        how = "the values given"
+    else:
+        base, base_how = target.start(key)
+        defaults = {s.name: target.constrain(base)[s.name] for s in target.sites}
+        x = target.unconstrain(defaults | given)
+        how = f"the values given, and {base_how}"
+    for site in target.sites:
+        if not np.isfinite(np.asarray(site.take(x))).all():
+            raise RitzError(
+                f"init for site {site.name!r} is outside its support {site.support}, or on its edge"
+            )
+    return x, how
+
+
+def _solver(solver: Any, lr: float, steps: int) -> AbstractSolver:
+    if solver is None:
+        return adam(lr, max(steps, 1))
+    return solver if isinstance(solver, AbstractSolver) else optax_solver(solver)
+
+
+def _solver_name(given: Any, chosen: AbstractSolver, lr: float) -> str:
+    return f"adam (lr {lr:g}, falling)" if given is None else type(chosen).__name__
+
+
+def _key(seed: Any) -> jax.Array:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer | jax.Array):
+        raise RitzError(f"seed={seed!r} arrived, expected an integer or a JAX key")
+    if isinstance(seed, jax.Array):
+        if jax.dtypes.issubdtype(seed.dtype, jax.dtypes.prng_key):
+            return seed
+        return jax.random.wrap_key_data(seed)
+    return jax.random.key(int(seed))
+
+
+def _name(model: Any) -> str:
+    if isinstance(model, AbstractTarget):
+        model = getattr(model, "model", getattr(model, "fn", model))
+    return getattr(model, "__name__", type(model).__name__)
+

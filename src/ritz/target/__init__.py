@@ -1,0 +1,28 @@
+"""What is approximated: an unnormalised log density over named sites, with its data."""
+
+from ritz.target._base import (
+    AbstractTarget,
+    Quantity,
+    Site,
+    check_values,
+    float_dtype,
+    term_name,
+)
+from ritz.target._log_density import LogDensityTarget, from_log_density
+from ritz.target._numpyro import NumPyroTarget, from_batches, from_numpyro
+from ritz.target._saved import SavedTarget
+
+__all__ = [
+    "AbstractTarget",
+    "LogDensityTarget",
+    "NumPyroTarget",
+    "Quantity",
+    "SavedTarget",
+    "Site",
+    "check_values",
+    "float_dtype",
+    "from_batches",
+    "from_log_density",
+    "from_numpyro",
+    "term_name",
+]

@@ -1,0 +1,189 @@
+"""What every target has: named sites over one unconstrained vector, and a log density."""
+
+import abc
+import dataclasses
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from ritz._errors import RitzError
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """One named latent array and its place in the unconstrained vector.
+
+    Attributes:
+        name: its name in the model.
+        shape: shape in the model's own parameters.
+        unconstrained_shape: shape before the transform.
+        start: index of its first entry in the unconstrained vector.
+        support: the support, in words.
+        constraint: a specification that `ritz.target.constraint` reads back; None where the
+            support depends on other sites or on data.
+        dims: a name for each axis of `shape`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    unconstrained_shape: tuple[int, ...]
+    start: int
+    support: str
+    constraint: tuple[Any, ...] | None
+    dims: tuple[str, ...]
+
+    @property
+    def stop(self) -> int:
+        """Index after its last entry in the unconstrained vector."""
+        return self.start + math.prod(self.unconstrained_shape)
+
+    def take(self, x: Array) -> Array:
+        """Its part of an unconstrained vector, in its unconstrained shape."""
+        return x[self.start : self.stop].reshape(self.unconstrained_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """A named array that a model computes or observes: its shape and the names of its axes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+
+
+class AbstractTarget(eqx.Module):
+    r"""An unnormalised log density :math:`\log\tilde p(\theta)`, seen from unconstrained space.
+
+    A target owns a smooth map :math:`\theta = T(x)` from a vector
+    :math:`x \in \mathbb{R}^d` to named values in the model's own parameters. Families live on
+    :math:`x`, so that :math:`\log\tilde p` here includes the Jacobian:
+
+    .. math:: \log\tilde p_x(x) = \log\tilde p(T(x)) + \log|\det \partial T/\partial x|.
+
+    All methods take one point; batch them with `jax.vmap`.
+    """
+
+    sites: eqx.AbstractVar[tuple[Site, ...]]
+    observed: eqx.AbstractVar[tuple[Quantity, ...]]
+    deterministic: eqx.AbstractVar[tuple[Quantity, ...]]
+
+    @property
+    def dim(self) -> int:
+        """d, the length of the unconstrained vector."""
+        return self.sites[-1].stop
+
+    @property
+    def has_density(self) -> bool:
+        """Whether `log_density` can be evaluated (a fit file's target cannot)."""
+        return True
+
+    @property
+    def has_full_density(self) -> bool:
+        """Whether `log_density` sees all the data when no batch is given."""
+        return True
+
+    @property
+    def has_transforms(self) -> bool:
+        """Whether `constrain`, `unconstrain` and `log_det` can be evaluated."""
+        return True
+
+    @property
+    def has_model(self) -> bool:
+        """Whether it can predict its observed sites."""
+        return False
+
+    @abc.abstractmethod
+    def log_density(
+        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
+    ) -> Float[Array, ""]:
+        r""":math:`\log\tilde p_x(x)`.
+
+        Args:
+            x: unconstrained vector.
+            key: draws the subsample where the model has subsampled plates; without it all the
+                data are used.
+            batch: data in place of the target's own; scaled to the whole.
+        """
+
+    @abc.abstractmethod
+    def terms(
+        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
+    ) -> dict[str, Float[Array, ""]]:
+        """The summands of `log_density`, by name."""
+
+    @abc.abstractmethod
+    def constrain(self, x: Float[Array, " d"]) -> dict[str, Array]:
+        """Named values in the model's own parameters, deterministic ones included."""
+
+    @abc.abstractmethod
+    def unconstrain(self, values: dict[str, Any]) -> Float[Array, " d"]:
+        """The inverse of `constrain` on latent sites. Raises RitzError for a wrong shape."""
+
+    @abc.abstractmethod
+    def log_det(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        r""":math:`\log|\det \partial T/\partial x|`."""
+
+    @abc.abstractmethod
+    def start(self, key: Key[Array, ""]) -> tuple[Float[Array, " d"], str]:
+        """A point of finite log density and gradient, and how it was found.
+
+        Raises:
+            RitzError: if there is none, naming the site.
+        """
+
+    def pack(self, values: dict[str, Array]) -> Any:
+        """The user's own structure (pytree) of named values."""
+        return values
+
+    def unpack(self, values: Any) -> dict[str, Any]:
+        """The inverse of `pack`."""
+        return values
+
+    def describe(self) -> str:
+        """One line: how many sites and dimensions."""
+        names = ", ".join(site.name for site in self.sites[:8])
+        more = ", …" if len(self.sites) > 8 else ""
+        return f"{self.dim} dimensions in {len(self.sites)} sites ({names}{more})"
+
+
+def check_values(sites: tuple[Site, ...], values: Any, *, partial: bool = False) -> dict[str, Any]:
+    """Named values whose names and shapes fit the sites.
+
+    Raises:
+        RitzError: for an unknown or missing name, or a shape that does not fit.
+    """
+    if not isinstance(values, dict):
+        raise RitzError(
+            f"values arrived as {type(values).__name__}, expected a dict of site names to arrays"
+        )
+    known = {site.name: site for site in sites}
+    for name in values:
+        if name not in known:
+            raise RitzError(f"no latent site {name!r}: the target has {', '.join(known)}")
+    if not partial:
+        missing = [name for name in known if name not in values]
+        if missing:
+            raise RitzError(f"values lack the site(s) {', '.join(missing)}; give one for each")
+    for name, value in values.items():
+        if jnp.shape(value) != known[name].shape:
+            raise RitzError(
+                f"site {name!r} has shape {known[name].shape}, but the value given has shape "
+                f"{jnp.shape(value)}"
+            )
+    return values
+
+
+def float_dtype() -> Any:
+    """The floating type that JAX uses now."""
+    return jax.dtypes.canonicalize_dtype(float)
+
+
+def term_name(name: str) -> str:
+    """A term of the log density, in words."""
+    if name.endswith("_log_det"):
+        return f"the Jacobian of site {name.removesuffix('_log_det')!r}"
+    return f"the log density of site {name!r}"

@@ -1,0 +1,87 @@
+"""Constraints by name, so that a fit file can hold them as data."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ritz._errors import RitzError
+
+_SINGLETONS = (
+    "real",
+    "real_vector",
+    "real_matrix",
+    "positive",
+    "nonnegative",
+    "unit_interval",
+    "simplex",
+    "ordered_vector",
+    "positive_ordered_vector",
+    "corr_cholesky",
+    "corr_matrix",
+    "lower_cholesky",
+    "scaled_unit_lower_cholesky",
+    "positive_definite",
+    "softplus_positive",
+    "softplus_lower_cholesky",
+    "l1_ball",
+    "circular",
+)
+_BOUNDED = {
+    "interval": ("lower_bound", "upper_bound"),
+    "open_interval": ("lower_bound", "upper_bound"),
+    "greater_than": ("lower_bound",),
+    "greater_than_eq": ("lower_bound",),
+    "less_than": ("upper_bound",),
+    "less_than_eq": ("upper_bound",),
+}
+
+
+def describe(constraint: Any) -> tuple[str, tuple[Any, ...] | None]:
+    """A constraint in words, and a specification that `constraint` reads back.
+
+    The specification is None where bounds are being traced: they depend on other sites.
+    """
+    from numpyro.distributions import constraints
+
+    if isinstance(constraint, constraints.independent):
+        words, spec = describe(constraint.base_constraint)
+        n = int(constraint.reinterpreted_batch_ndims)
+        return words, None if spec is None else ("independent", n, spec)
+    for name in _SINGLETONS:
+        if constraint is getattr(constraints, name, None):
+            return name.replace("_", " "), (name,)
+    for name, bounds in _BOUNDED.items():
+        kind = getattr(constraints, name)
+        kind = kind if isinstance(kind, type) else type(kind)
+        if type(constraint) is kind:
+            values = [_concrete(getattr(constraint, bound)) for bound in bounds]
+            shown = ", ".join("…" if v is None else f"{v:g}" for v in values)
+            word = name.replace("_eq", "").replace("_", " ")
+            return f"{word}({shown})", None if None in values else (name, *values)
+    return str(constraint).replace("_", " "), None
+
+
+def constraint(spec: tuple[Any, ...]) -> Any:
+    """The NumPyro constraint that a specification from `describe` names.
+
+    Raises:
+        RitzError: for a name that is not a constraint.
+    """
+    from numpyro.distributions import constraints
+
+    name, *rest = spec
+    if name == "independent":
+        return constraints.independent(constraint(tuple(rest[1])), int(rest[0]))
+    if name in _SINGLETONS:
+        return getattr(constraints, name)
+    if name in _BOUNDED:
+        return getattr(constraints, name)(*(float(v) for v in rest))
+    raise RitzError(f"no constraint named {name!r}: this file needs a newer Ritz")
+
+
+def _concrete(bound: Any) -> float | None:
+    if isinstance(bound, jax.core.Tracer):
+        return None
+    values = np.unique(np.asarray(bound))
+    return float(values[0]) if values.size == 1 else None
