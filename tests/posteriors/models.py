@@ -252,7 +252,7 @@ def one_comp_mm_elim_abs(
     V: ArrayLike,
     times: ArrayLike,
     C_hat: ArrayLike,
-    first: int = 256,
+    first: int = 128,
     pieces: int = 16,
 ) -> None:
     """One compartment, first-order absorption, Michaelis-Menten elimination.

@@ -4,7 +4,6 @@ from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
@@ -22,6 +21,10 @@ class AbstractObjective(eqx.Module):
 
     needs: eqx.AbstractVar[frozenset[str]]
 
+    def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
+        """A key for each draw of one evaluation."""
+        return key[None]
+
     def __call__(
         self,
         q: AbstractFamily,
@@ -33,7 +36,7 @@ class AbstractObjective(eqx.Module):
         """A number whose derivative estimates the gradient, and the figures to record.
 
         The figures hold `loss`, an estimate of the functional, and `loss_se`, its standard
-        error (nan where one draw tells nothing of it).
+        error, where the draws tell it.
         """
         raise NotImplementedError
 
@@ -54,6 +57,9 @@ class NegativeELBO(AbstractObjective):
     def needs(self) -> frozenset[str]:
         return frozenset({"entropy" if self.entropy == "closed" else "log_prob"})
 
+    def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
+        return key[None] if self.draws == 1 else jax.random.split(key, self.draws)
+
     def __call__(
         self,
         q: AbstractFamily,
@@ -63,21 +69,24 @@ class NegativeELBO(AbstractObjective):
         batch: Any = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         def one(key: Array) -> Array:
-            draw, subsample = jax.random.split(key)
-
             def energy(x: Array) -> Array:
-                value = -target.log_density(x, subsample, batch)
+                value = -target.log_density(x, subsample_key(key), batch)
                 return value + q.log_prob(x) if self.entropy == "mc" else value
 
-            return estimator.expectation(energy, q, draw)
+            return estimator.expectation(energy, q, key)
 
-        keys = jax.random.split(key, self.draws)
-        values = one(keys[0])[None] if self.draws == 1 else jax.vmap(one)(keys)
-        loss = values.mean()
-        if self.entropy == "closed":
-            loss = loss - q.entropy()
-        spread = values.std(ddof=1) if self.draws > 1 else jnp.full((), jnp.nan, loss.dtype)
-        return loss, {"loss": loss, "loss_se": spread / jnp.sqrt(1.0 * self.draws)}
+        known = -q.entropy() if self.entropy == "closed" else 0.0
+        if self.draws == 1:
+            loss = one(self.keys(key)[0]) + known
+            return loss, {"loss": loss}
+        values = jax.vmap(one)(self.keys(key))
+        loss = values.mean() + known
+        return loss, {"loss": loss, "loss_se": values.std(ddof=1) / self.draws**0.5}
+
+
+def subsample_key(key: Key[Array, ""]) -> Key[Array, ""]:
+    """The key of a draw's data subsample; costs nothing where the model has none."""
+    return jax.random.fold_in(key, 2**31 - 1)  # no draw from `key` itself has so high a counter
 
 
 def negative_elbo(draws: int = 1, entropy: Literal["closed", "mc"] = "closed") -> NegativeELBO:

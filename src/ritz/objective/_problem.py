@@ -12,7 +12,7 @@ from ritz._compile import compile
 from ritz._errors import RitzError
 from ritz.estimator import AbstractEstimator
 from ritz.family import AbstractFamily, registered
-from ritz.objective._negative_elbo import AbstractObjective
+from ritz.objective._negative_elbo import AbstractObjective, subsample_key
 from ritz.target import AbstractTarget, term_name
 
 
@@ -108,14 +108,12 @@ class Problem(eqx.Module):
 
         def parts(self: Problem, params: PyTree, key: Array, batch: Any) -> Any:
             q = paramax.unwrap(self.family_at(params))
-            # The draws are the ones of the step itself: the objective splits its key so.
-            keys = jax.random.split(key, getattr(self.objective, "draws", 1))
-            pairs = jax.vmap(jax.random.split)(keys)
-            xs = jax.vmap(q.sample)(pairs[:, 0])
-            see = lambda x, k: self.target.terms(x, k, batch)
-            slope = lambda x, k: jax.grad(self.target.log_density)(x, k, batch)
+            keys = self.objective.keys(key)  # the draws of the step itself
+            see = lambda x, k: self.target.terms(x, subsample_key(k), batch)
+            slope = lambda x, k: jax.grad(self.target.log_density)(x, subsample_key(k), batch)
+            xs = jax.vmap(q.sample)(keys)
             grads = self.grad(params, key, batch)[0]
-            return jax.vmap(see)(xs, pairs[:, 1]), jax.vmap(slope)(xs, pairs[:, 1]), grads
+            return jax.vmap(see)(xs, keys), jax.vmap(slope)(xs, keys), grads
 
         args = (self, state.params, key, batch)
         terms, slopes, grads = jax.tree.map(np.asarray, compile(parts, *args)(*args))

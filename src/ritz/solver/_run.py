@@ -18,7 +18,7 @@ from ritz.solver._base import AbstractSolver, BatchSource
 from ritz.solver._history import History
 from ritz.solver._progress import Progress
 
-CHUNK = 1000
+CHUNK = 2000
 _SECONDS_A_CHUNK = 0.5
 
 
@@ -69,7 +69,7 @@ def run(
 ) -> Result:
     """Run a solver on a problem.
 
-    The steps run in compiled chunks of up to 1,000; step t draws from `fold_in(key, t)`, so that
+    The steps run in compiled chunks of up to 2,000; step t draws from `fold_in(key, t)`, so that
     the result does not depend on how steps fall into chunks, and `steps=n` equals two runs of
     n/2 with `state` and `start` handed on. A second run of equal parts and shapes compiles
     nothing. If a chunk ends with a number that is not finite it is replayed up to the step where
@@ -230,13 +230,18 @@ class _Loop:
 
         dynamic, static = eqx.partition(state, eqx.is_array)
         dynamic = jax.tree.map(lambda v: jax.lax.convert_element_type(v, v.dtype), dynamic)
-        shapes = jax.eval_shape(lambda s: _arrays(step(0, eqx.combine(s, static))), dynamic)
+        # Traced once, for the shapes of its infos and for the loop.
+        move = lambda i, dynamic: _arrays(step(i, eqx.combine(dynamic, static)))
+        traced, shapes = jax.make_jaxpr(move, return_shape=True)(jnp.zeros_like(size), dynamic)
         _check_step(dynamic, shapes)
         infos = {k: jnp.zeros((self.capacity, *v.shape), v.dtype) for k, v in shapes[1].items()}
 
         def body(carry: Any) -> Any:
             i, dynamic, infos = carry
-            new, info = _arrays(step(i, eqx.combine(dynamic, static)))
+            flat = jax.core.eval_jaxpr(
+                traced.jaxpr, traced.consts, i, *jax.tree.leaves(dynamic)
+            )
+            new, info = jax.tree.unflatten(jax.tree.structure(shapes), flat)
             return i + 1, new, {k: infos[k].at[i].set(info[k]) for k in infos}
 
         _, dynamic, infos = jax.lax.while_loop(

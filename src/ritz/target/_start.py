@@ -30,8 +30,12 @@ def search(
     for index, (name, strategy, count) in enumerate(strategies):
 
         def candidates(target: Any, key: Any, strategy: Any = strategy, count: int = count) -> Any:
+            if count == 1:
+                x = point(target, strategy, key)
+                return x, _finite(*jax.value_and_grad(target.log_density)(x))
             points = jax.vmap(lambda k: point(target, strategy, k))(jax.random.split(key, count))
-            return first_finite(target, points)
+            good = jax.vmap(_finite)(*jax.vmap(jax.value_and_grad(target.log_density))(points))
+            return points[jnp.argmax(good)], good.any()
 
         key_here = jax.random.fold_in(key, index)
         x, found = compile(candidates, target, key_here)(target, key_here)
@@ -40,15 +44,8 @@ def search(
     raise RitzError(blame(target, x))
 
 
-def first_finite(target: Any, points: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The first row whose log density and gradient are finite, and whether there is one."""
-
-    def value(x: Any) -> Any:
-        return target.log_density(x)
-
-    values, grads = jax.vmap(jax.value_and_grad(value))(points)
-    good = jnp.isfinite(values) & jnp.isfinite(grads).all(axis=1)
-    return points[jnp.argmax(good)], good.any()
+def _finite(value: Any, grad: Any) -> Any:
+    return jnp.isfinite(value) & jnp.isfinite(grad).all()
 
 
 def blame(target: Any, x: Any) -> str:

@@ -41,7 +41,9 @@ def data() -> dict[str, Any]:
     }
 
 
-def model(X: Array | np.ndarray, plan: ArrayLike, n_plan: int, y: ArrayLike | None = None) -> None:
+def model(
+    X: Array | np.ndarray, plan: Array | np.ndarray, n_plan: int, y: ArrayLike | None = None
+) -> None:
     """Negative binomial visits, log-linear in health, with an intercept for each plan.
 
     Args:
@@ -61,7 +63,7 @@ def model(X: Array | np.ndarray, plan: ArrayLike, n_plan: int, y: ArrayLike | No
         beta = numpyro.sample("beta", dist.Normal(0.0, 0.5))
     with numpyro.plate("plans", n_plan):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-        intercept = numpyro.deterministic("intercept", mu + tau * z)
+        intercept = jnp.asarray(numpyro.deterministic("intercept", mu + tau * z))
     # Variance = mean + mean² / shape: the smaller the shape, the more overdispersed.
     shape = numpyro.sample("shape", dist.LogNormal(0.0, 1.0))
     with numpyro.plate("rows", rows):

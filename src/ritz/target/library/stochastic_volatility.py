@@ -44,8 +44,8 @@ def model(y: Array | np.ndarray | None = None, n: int = 250) -> None:
     days = n if y is None else len(y)
     mu = numpyro.sample("mu", dist.Normal(0.5, 1.0))
     # Volatility lasts: the prior mean of phi is 0.95, as in Kim, Shephard and Chib (1998).
-    phi = numpyro.sample("phi", dist.Beta(19.0, 1.0))
-    sigma = numpyro.sample("sigma", dist.HalfNormal(0.5))
+    phi = jnp.asarray(numpyro.sample("phi", dist.Beta(19.0, 1.0)))
+    sigma = jnp.asarray(numpyro.sample("sigma", dist.HalfNormal(0.5)))
     with numpyro.plate("shocks", days):
         z = jnp.asarray(numpyro.sample("z", dist.Normal(0.0, 1.0)))
 
@@ -55,7 +55,7 @@ def model(y: Array | np.ndarray | None = None, n: int = 250) -> None:
 
     # The first day comes from the stationary distribution. 1 - phi² as a product keeps digits.
     first = sigma * z[0] / jnp.sqrt((1.0 - phi) * (1.0 + phi))
-    _, later = jax.lax.scan(step, jnp.asarray(first), z[1:])
+    _, later = jax.lax.scan(step, first, z[1:])
     h = numpyro.deterministic("h", mu + jnp.concatenate([first[None], later]))
     with numpyro.plate("days", days):
         numpyro.sample("y", dist.Normal(0.0, jnp.exp(h / 2.0)), obs=y)
