@@ -60,8 +60,14 @@ def fit_ritz(seed: int, steps: int) -> Any:
     import ritz
 
     return ritz.fit(
-        model, data(seed), family="mean_field", draws=1, steps=steps, solver=optax.adam(LR), seed=seed
-    )  # fmt: skip
+        model,
+        data(seed),
+        family="mean_field",
+        draws=1,
+        steps=steps,
+        solver=optax.adam(LR),
+        seed=seed,
+    )
 
 
 def run_ritz() -> dict[str, float]:

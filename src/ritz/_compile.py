@@ -60,7 +60,7 @@ class Program:
         return eqx.combine(jax.tree.unflatten(self._out_tree, leaves), self._out_static)
 
 
-def compile(fn: Callable[..., Any], *args: Any) -> Program:  # noqa: A001 - what it does
+def compile(fn: Callable[..., Any], *args: Any) -> Program:
     """Trace `fn` at `args` and return its executable, compiling only if none is equal.
 
     Arrays in `args` are traced; every other leaf is static and belongs to the program. A call
@@ -99,7 +99,11 @@ def compile(fn: Callable[..., Any], *args: Any) -> Program:  # noqa: A001 - what
             _executables.move_to_end(key)
     reused = executable is not None
     if executable is None:
-        evaluate = lambda consts, leaves: jax.core.eval_jaxpr(closed.jaxpr, consts, *leaves)
+
+        def evaluate(consts: Any, leaves: Any) -> Any:
+            lifted = jex_core.ClosedJaxpr(closed.jaxpr, list(consts))
+            return jex_core.jaxpr_as_fun(lifted)(*leaves)
+
         executable = jax.jit(evaluate).lower(consts, leaves).compile()
         with _lock:
             # The jaxpr is kept with its executable: object identities in the key stay taken.

@@ -52,7 +52,7 @@ def _only_if(able: Callable[[Any], bool], reason: str) -> Callable[[F], F]:
 
 _density = _only_if(
     lambda fit: "log_prob" in fit.q.capabilities and fit.target.has_transforms,
-    "it needs a family with log_prob and transforms that are known (load a saved fit with its model)",
+    "its family has no log_prob, or its transforms are not known without the model",
 )
 _weights = _only_if(
     lambda fit: "log_prob" in fit.q.capabilities and fit.target.has_full_density,
@@ -110,8 +110,8 @@ class Fit:
             return self.target.pack(self._draw(n, self._key(key))["values"])
         if n > DRAWS:
             raise RitzError(
-                f"sample: n={n} arrived, but a fit loaded without its model holds {DRAWS} draws; use "
-                "ritz.load(path, model, data)"
+                f"sample: n={n} arrived, but a fit loaded without its model holds {DRAWS} draws; "
+                "use ritz.load(path, model, data)"
             )
         order = np.arange(DRAWS) if key is None else np.asarray(jax.random.permutation(key, DRAWS))
         return {name: values[order[:n]] for name, values in self.draws.items()}
@@ -273,7 +273,9 @@ class Fit:
         >>> # fit.predict(reduce=lambda draw: draw["y"].max())
         """
         target: Any = self.target
-        args, kwargs = (target.args, target.kwargs) if data is None else _rebind(target, data, self.binding)
+        args, kwargs = (
+            (target.args, target.kwargs) if data is None else _rebind(target, data, self.binding)
+        )
 
         def one(self_: Any, key: Any, arguments: Any) -> Any:
             q, target = self_
@@ -366,7 +368,9 @@ class Fit:
         program, pieces = None, []
         for begin in range(0, len(xs), _CHUNK):
             rows = xs[begin : begin + _CHUNK]
-            padded = jnp.asarray(np.resize(rows, (_CHUNK, *rows.shape[1:])))  # one shape, one program
+            padded = jnp.asarray(
+                np.resize(rows, (_CHUNK, *rows.shape[1:]))
+            )  # one shape, one program
             program = _mapped(one, parts, padded, extra) if program is None else program
             pieces.append(jax.tree.map(np.asarray, program(parts, padded, extra)))
         return jax.tree.map(lambda *v: np.concatenate(v)[: len(xs)], *pieces)

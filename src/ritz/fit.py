@@ -217,7 +217,7 @@ def _key(seed: Any) -> jax.Array:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer | jax.Array):
         raise RitzError(f"seed={seed!r} arrived, expected an integer or a JAX key")
     if isinstance(seed, jax.Array):
-        if jax.dtypes.issubdtype(seed.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
             return seed
         return jax.random.wrap_key_data(seed)
     return jax.random.key(int(seed))
@@ -227,4 +227,3 @@ def _name(model: Any) -> str:
     if isinstance(model, AbstractTarget):
         model = getattr(model, "model", getattr(model, "fn", model))
     return getattr(model, "__name__", type(model).__name__)
-

@@ -43,7 +43,9 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> Path:
         RitzError: if the place is taken by something else, or cannot be written.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and ((path / _JSON).exists() or not any(path.iterdir()))):
+    if path.exists() and not (
+        path.is_dir() and ((path / _JSON).exists() or not any(path.iterdir()))
+    ):
         raise RitzError(f"{path} exists and is not a saved fit; give another path or remove it")
     leaves = jax.tree.leaves(eqx.filter(fit.q, eqx.is_array))
     stored = fit.stored()
@@ -63,7 +65,9 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> Path:
         "sites": [dataclasses.asdict(site) for site in target.sites],
         "observed": [dataclasses.asdict(q) for q in target.observed],
         "deterministic": [dataclasses.asdict(q) for q in target.deterministic],
-        "summary": {k: v for k, v in fit.summary().to_dict().items() if k in ("verdict", "reasons")},
+        "summary": {
+            k: v for k, v in fit.summary().to_dict().items() if k in ("verdict", "reasons")
+        },
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +170,9 @@ def _names(target: SavedTarget) -> list[str]:
 
 def _read_meta(path: Path) -> dict[str, Any]:
     if not path.is_dir():
-        raise RitzError(f"no fit at {path}: expected a directory made by fit.save or `ritz fit --out`")
+        raise RitzError(
+            f"no fit at {path}: expected a directory made by fit.save or `ritz fit --out`"
+        )
     try:
         meta = json.loads((path / _JSON).read_text())
     except FileNotFoundError:
@@ -217,4 +223,3 @@ def _tuples(spec: Any) -> Any:
 def _damaged(path: Path, reason: str) -> RitzError:
     short = " ".join(reason.split())[:120]
     return RitzError(f"{path} is damaged or not from Ritz ({short}); restore it or fit again")
-

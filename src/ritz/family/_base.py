@@ -1,5 +1,6 @@
 """What every family has, and the table of those that are known by name."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -21,7 +22,11 @@ class AbstractFamily(eqx.Module):
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
-    dim: eqx.AbstractVar[int]
+
+    @property
+    @abc.abstractmethod
+    def dim(self) -> int:
+        """d."""
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, " d"]:
         r"""One draw :math:`x \sim q_\lambda`."""

@@ -90,4 +90,6 @@ def full_rank(target: Any, start: Float[Array, " d"], scale: float = 0.1) -> Ful
     )
 
 
-register("full_rank", full_rank, FullRank, "a Gaussian with any covariance; d + d(d+1)/2 parameters")
+register(
+    "full_rank", full_rank, FullRank, "a Gaussian with any covariance; d + d(d+1)/2 parameters"
+)

@@ -1,6 +1,7 @@
 """The negative evidence lower bound."""
 
-from typing import Any, ClassVar, Literal
+import abc
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -13,13 +14,12 @@ from ritz.target import AbstractTarget
 
 
 class AbstractObjective(eqx.Module):
-    """A loss, always minimised: a functional of a family and a target.
+    """A loss, always minimised: a functional of a family and a target."""
 
-    Attributes:
-        needs: capabilities that the family must declare.
-    """
-
-    needs: eqx.AbstractVar[frozenset[str]]
+    @property
+    @abc.abstractmethod
+    def needs(self) -> frozenset[str]:
+        """Capabilities that the family must declare."""
 
     def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
         """A key for each draw of one evaluation."""
@@ -51,7 +51,6 @@ class NegativeELBO(AbstractObjective):
 
     draws: int = eqx.field(static=True)
     entropy: Literal["closed", "mc"] = eqx.field(static=True)
-    kind: ClassVar[str] = "negative_elbo"
 
     @property
     def needs(self) -> frozenset[str]:

@@ -40,13 +40,12 @@ class Summary:
         width = max([len(n) for n in shown] + [9])
         cells = [[_number(self.rows[n][c]) for c in _COLUMNS] for n in shown]
         widths = [max([len(r[i]) for r in cells] + [len(c)]) for i, c in enumerate(_COLUMNS)]
-        header = " " * width + "".join(
-            f"  {c:>{w}}" for c, w in zip(_COLUMNS, widths, strict=True)
-        )
+        header = " " * width + "".join(f"  {c:>{w}}" for c, w in zip(_COLUMNS, widths, strict=True))
         lines = [header]
         for name, row in zip(shown, cells, strict=True):
             lines.append(
-                f"{name:<{width}}" + "".join(f"  {v:>{w}}" for v, w in zip(row, widths, strict=True))
+                f"{name:<{width}}"
+                + "".join(f"  {v:>{w}}" for v, w in zip(row, widths, strict=True))
             )
         if len(names) > most:
             lines.append(f"… and {len(names) - most} more; all are in summary().rows")
@@ -114,7 +113,7 @@ def _number(value: float) -> str:
     size = abs(value)
     if size != 0 and (size >= 1e6 or size < 1e-3):
         return f"{value:.2e}"
-    return f"{value:.{max(0, 3 - max(0, int(math.floor(math.log10(size))) if size else 0))}f}"
+    return f"{value:.{max(0, 3 - max(0, math.floor(math.log10(size)) if size else 0))}f}"
 
 
 def _escape(text: str) -> str:

@@ -82,7 +82,5 @@ def adam(lr: float = 0.02, steps: int = 10_000) -> OptaxSolver:
     return OptaxSolver(optax.adam(functools.partial(_cosine, rate, total)))
 
 
-def _cosine(
-    rate: Float[Array, ""], total: Float[Array, ""], count: Any
-) -> Float[Array, ""]:
+def _cosine(rate: Float[Array, ""], total: Float[Array, ""], count: Any) -> Float[Array, ""]:
     return 0.5 * rate * (1.0 + jnp.cos(jnp.pi * jnp.minimum(count / total, 1.0)))

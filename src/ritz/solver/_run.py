@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Key, PyTree
 
 from ritz._compile import Program, compile, spent
@@ -238,9 +239,7 @@ class _Loop:
 
         def body(carry: Any) -> Any:
             i, dynamic, infos = carry
-            flat = jax.core.eval_jaxpr(
-                traced.jaxpr, traced.consts, i, *jax.tree.leaves(dynamic)
-            )
+            flat = jaxpr_as_fun(traced)(i, *jax.tree.leaves(dynamic))
             new, info = jax.tree.unflatten(jax.tree.structure(shapes), flat)
             return i + 1, new, {k: infos[k].at[i].set(info[k]) for k in infos}
 
@@ -292,7 +291,9 @@ def _check(problem: Any, solver: AbstractSolver, steps: int) -> None:
     if steps < 0:
         raise RitzError(f"steps={steps} arrived, expected a number of steps")
     oracles = getattr(problem, "oracles", None)
-    lacking = sorted(solver.needs - oracles) if oracles is not None else []
+    if oracles is None:
+        return
+    lacking = sorted(solver.needs - oracles)
     if lacking:
         raise RitzError(
             f"{type(solver).__name__} needs {', '.join(lacking)}, which this "
@@ -313,9 +314,13 @@ def _check_step(dynamic: Any, shapes: Any) -> None:
             )
     for name, value in info.items():
         if value.shape != ():
-            raise RitzError(f"the solver's info {name!r} has shape {value.shape}, expected a scalar")
+            raise RitzError(
+                f"the solver's info {name!r} has shape {value.shape}, expected a scalar"
+            )
     if "loss" not in info:
-        raise RitzError(f"the solver's info has {', '.join(info) or 'nothing'}, expected 'loss' too")
+        raise RitzError(
+            f"the solver's info has {', '.join(info) or 'nothing'}, expected 'loss' too"
+        )
 
 
 def _arrays(stepped: tuple[Any, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:

@@ -135,7 +135,7 @@ class AbstractTarget(eqx.Module):
             RitzError: if there is none, naming the site.
         """
 
-    def pack(self, values: dict[str, Array]) -> Any:
+    def pack(self, values: dict[str, Any]) -> Any:
         """The user's own structure (pytree) of named values."""
         return values
 

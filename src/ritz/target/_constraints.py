@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 from ritz._errors import RitzError
 
@@ -81,7 +81,7 @@ def constraint(spec: tuple[Any, ...]) -> Any:
 
 
 def _concrete(bound: Any) -> float | None:
-    if isinstance(bound, jax.core.Tracer):
+    if isinstance(bound, Tracer):
         return None
     values = np.unique(np.asarray(bound))
     return float(values[0]) if values.size == 1 else None

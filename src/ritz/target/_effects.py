@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -141,7 +141,7 @@ def inverse(site: Any) -> Any:
     return biject_to(site["fn"].support).inv(site["value"])
 
 
-class unconditioned(Messenger):  # noqa: N801 - a handler, named as NumPyro names its own
+class unconditioned(Messenger):
     """Turns observed sites into sampled ones; factors are left alone."""
 
     def process_message(self, msg: Any) -> None:
@@ -284,12 +284,12 @@ def _dims(site: Any, shape: tuple[int, ...], event_dim: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def prior_strategies() -> tuple[tuple[str, Callable[..., Any], int], ...]:
+def prior_strategies() -> tuple[tuple[str, Any, int], ...]:
     """How starting points are drawn: a name, NumPyro's strategy, and how many to try."""
     from numpyro.infer import init_to_median, init_to_sample, init_to_uniform
 
     return (
         ("the prior median", init_to_median(num_samples=15), 1),
         ("a draw from the prior", init_to_sample, 30),
-        ("a uniform draw in unconstrained space", init_to_uniform(radius=2.0), 30),
+        ("a uniform draw in unconstrained space", init_to_uniform(radius=2), 30),
     )

@@ -83,7 +83,7 @@ class LogDensityTarget(AbstractTarget):
 
         return search(self, key, strategies, near)
 
-    def pack(self, values: dict[str, Array]) -> Any:
+    def pack(self, values: dict[str, Any]) -> Any:
         leaves = [values[site.name] for site in self.sites]
         return jax.tree.unflatten(self.treedef, leaves)
 
@@ -137,7 +137,9 @@ def from_log_density(
         transform = biject_to(kind)
         if not np.all(kind(value)):
             words = describe(kind)[0]
-            raise RitzError(f"example {name!r} = {np.ravel(value)[:4]} is not in its support {words}")
+            raise RitzError(
+                f"example {name!r} = {np.ravel(value)[:4]} is not in its support {words}"
+            )
         free = np.asarray(transform.inv(jnp.asarray(value)))
         words, spec = describe(kind)
         dims = tuple(f"{name}_dim_{i}" for i in range(value.ndim))
@@ -166,8 +168,8 @@ def _constraint_leaves(example: Any, constraints: Any) -> list[Any]:
         unknown = [name for name in constraints if name not in example]
         if unknown:
             raise RitzError(
-                f"constraints name {', '.join(map(repr, unknown))}, which the example lacks; it has "
-                f"{', '.join(map(repr, example))}"
+                f"constraints name {', '.join(map(repr, unknown))}, which the example lacks; it "
+                f"has {', '.join(map(repr, example))}"
             )
         constraints = {
             name: constraints.get(name, jax.tree.map(lambda _: nc.real, value))
@@ -181,7 +183,8 @@ def _constraint_leaves(example: Any, constraints: Any) -> list[Any]:
     for leaf in leaves:
         if not isinstance(leaf, nc.Constraint):
             raise RitzError(
-                f"a constraint arrived as {leaf!r}; expected one of numpyro.distributions.constraints"
+                f"a constraint arrived as {leaf!r}; expected one of "
+                "numpyro.distributions.constraints"
             )
     return leaves
 
@@ -192,7 +195,9 @@ def _check_scalar(target: LogDensityTarget) -> None:
         out = jax.eval_shape(target.fn, values)
     except Exception as error:
         reason = " ".join(str(error).split())[:240]
-        raise RitzError(f"the log density {target.name!r} failed at the example: {reason}") from error
+        raise RitzError(
+            f"the log density {target.name!r} fails at its example: {reason}"
+        ) from error
     if getattr(out, "shape", None) != ():
         shapes = jax.tree.map(lambda o: o.shape, out)
         raise RitzError(

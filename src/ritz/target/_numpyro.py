@@ -195,7 +195,8 @@ def from_batches(model: Callable[..., Any], batches: Any) -> NumPyroTarget:
     totals = tuple((name, total) for name in sorted(growing))
     whole = batches.whole()
     held = split_batch(batches.example() if whole is None else whole)
-    return _discover(model, *_traced(held), totals, whole is not None)
+    args, kwargs = _traced(held)
+    return _discover(model, args, kwargs, totals, whole is not None)
 
 
 def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -85,5 +85,7 @@ def _culprit(target: Any, name: str, value: Any, x: Any) -> str:
         return said
     index = tuple(int(i) for i in bad[0])
     shown = ",".join(map(str, index))
-    seen = np.broadcast_to(data, np.shape(each))[index] if np.shape(each) == np.shape(data) else data
+    seen = (
+        np.broadcast_to(data, np.shape(each))[index] if np.shape(each) == np.shape(data) else data
+    )
     return f"{said} ({len(bad)} of {each.size} observations, first at [{shown}], data {seen})"
