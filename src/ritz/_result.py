@@ -13,7 +13,7 @@ import paramax
 from ritz import data as _data
 from ritz._compile import compile, spent
 from ritz._errors import RitzError
-from ritz.diagnose import PSIS, psis
+from ritz.diagnose import PSIS, moment_shift, psis
 from ritz.family import AbstractFamily, name_of
 from ritz.report import Summary, labels, table_rows, to_arviz
 from ritz.solver import History
@@ -220,7 +220,29 @@ class Fit:
                 f"the posterior, often its tails or correlations; try more steps{richer}, or "
                 "reparameterise the model"
             )
+        else:
+            out += self._moved()
         return tuple(out)
+
+    def _moved(self) -> list[str]:
+        """The coordinate whose moments importance weighting changes most, if it does."""
+        assert self.psis is not None
+        shift = moment_shift(self._drawn["x"], self.psis)
+        allowed = 2 * shift.noise
+        mean, log_sd = np.abs(shift.mean), np.abs(shift.log_sd)
+        if mean.max() <= 0.1 + allowed and log_sd.max() <= 0.2 + allowed:
+            return []
+        worst = int(np.argmax(np.maximum(mean / 0.1, log_sd / 0.2)))
+        return [
+            f"importance weighting moves {self._coordinate(worst)} by {shift.mean[worst]:+.2f} sd "
+            f"and its sd by a factor {np.exp(shift.log_sd[worst]):.2f}, so q has not converged or "
+            "is too narrow; try more steps, another learning rate, or family='full_rank'"
+        ]
+
+    def _coordinate(self, index: int) -> str:
+        """A name for one entry of the unconstrained vector."""
+        site = next(s for s in self.target.sites if s.start <= index < s.stop)
+        return labels(site.name, site.unconstrained_shape)[index - site.start]
 
     @property
     def status(self) -> str:

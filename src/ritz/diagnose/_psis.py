@@ -63,6 +63,47 @@ def psis(log_weights: np.ndarray) -> PSIS:
     return PSIS(lw, khat, float(1.0 / np.exp(2.0 * lw).sum()), threshold)
 
 
+class MomentShift(NamedTuple):
+    """How importance weights move the moments of draws, coordinate by coordinate.
+
+    Attributes:
+        mean: change of the mean, in standard deviations of the draws.
+        log_sd: log ratio of the standard deviations, weighted over unweighted.
+        noise: about the standard error of either.
+    """
+
+    mean: np.ndarray
+    log_sd: np.ndarray
+    noise: float
+
+
+def moment_shift(x: np.ndarray, smoothed: PSIS) -> MomentShift:
+    """Compare the moments of draws from q with the target's, estimated by importance weights.
+
+    A shifted or too narrow q can have light-tailed weights, and so a small k-hat; its moments
+    give it away.
+
+    Args:
+        x: draws, shape (S, d).
+        smoothed: `psis` of their log-weights.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(4000, 1))
+    >>> shift = moment_shift(x, psis(0.5 * x[:, 0]))  # the target's mean is 0.5
+    >>> bool(abs(shift.mean[0] - 0.5) < 0.1)
+    True
+    """
+    x = np.asarray(x, np.float64)
+    weights = np.exp(smoothed.log_weights)[:, None]
+    sd = x.std(axis=0)
+    sd = np.where(sd > 0, sd, 1.0)
+    mean = (weights * x).sum(axis=0)
+    variance = (weights * (x - mean) ** 2).sum(axis=0)
+    log_sd = 0.5 * np.log(np.maximum(variance, np.finfo(float).tiny)) - np.log(sd)
+    noise = math.sqrt(1.0 / smoothed.ess + 1.0 / len(x))
+    return MomentShift((mean - x.mean(axis=0)) / sd, log_sd, noise)
+
+
 def _smooth_tail(lw: np.ndarray) -> float:
     """Smooth the tail of weights whose largest is one, in place; the shape of the tail."""
     s = lw.size
@@ -97,7 +138,8 @@ def fit_pareto(x: np.ndarray) -> tuple[float, float]:
     b = b / (3.0 * x[int(n / 4 + 0.5) - 1]) + 1.0 / x[-1]
     k = np.log1p(-b[:, None] * x).mean(axis=1)
     loglik = n * (np.log(-b / k) - k - 1.0)
-    weight = 1.0 / np.exp(loglik - loglik[:, None]).sum(axis=1)
+    weight = np.exp(loglik - loglik.max())
+    weight /= weight.sum()
     keep = weight >= 10 * np.finfo(float).eps
     weight, b = weight[keep] / weight[keep].sum(), b[keep]
     b_mean = float((b * weight).sum())

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -53,4 +54,29 @@ def model(X: Array | np.ndarray, y: ArrayLike | None = None) -> None:
     start = dist.Normal(jnp.array([-2.0] + [-0.5] * 5), jnp.array([2.0] + [0.7] * 5)).to_event(1)
     cutpoints = numpyro.sample("cutpoints", dist.TransformedDistribution(start, OrderedTransform()))
     with numpyro.plate("rows", rows):
-        numpyro.sample("y", dist.OrderedLogistic(X @ beta, cutpoints), obs=y)
+        logits = ordered_logits(X @ beta, jnp.asarray(cutpoints))
+        numpyro.sample("y", dist.Categorical(logits=logits), obs=y)
+
+
+def ordered_logits(score: Array, cutpoints: Array) -> Array:
+    """Return the log probabilities of an ordered logit.
+
+    An answer's probability is a difference of two logistic functions, which in float32 is 0 far
+    from its cutpoints. As sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - exp(b - a)), its logarithm
+    is a sum that is finite everywhere.
+
+    Args:
+        score: one score a row.
+        cutpoints: K - 1 ascending numbers.
+
+    Returns:
+        rows by K.
+
+    >>> ordered_logits(jnp.array([100.0]), jnp.array([-100.0, 0.0]))
+    Array([[-200., -100.,    0.]], dtype=float32)
+    """
+    below = jax.nn.log_sigmoid(cutpoints - score[:, None])
+    above = jax.nn.log_sigmoid(score[:, None] - cutpoints)
+    gap = jnp.log(-jnp.expm1(-jnp.diff(cutpoints)))
+    between = below[:, 1:] + above[:, :-1] + gap
+    return jnp.concatenate([below[:, :1], between, above[:, -1:]], axis=1)
