@@ -267,5 +267,5 @@ def _first(bad: np.ndarray) -> int | tuple[int, ...]:
 
 
 def _short(entry: object) -> str:
-    text = repr(entry)
+    text = repr(entry.item() if isinstance(entry, np.generic) else entry)
     return text if len(text) <= 30 else text[:29] + "…"

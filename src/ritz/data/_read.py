@@ -106,13 +106,12 @@ def _all_text(value: Any) -> bool:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        if file.read(6) == b"\x93NUMPY":
+            raise RitzError(f"{path.name} is one array (NPY); save it with numpy.savez(path, y=…)")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise RitzError(f"{path.name} is one array (NPY); save it with numpy.savez(y=...)")
             return {name: archive[name] for name in archive.files}
-    except RitzError:
-        raise
     except Exception as error:  # zipfile, zlib, pickle and NumPy each have their own
         reason = "it holds Python objects" if "pickle" in str(error) else str(error)
         raise RitzError(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ritz._errors import RitzError, listed, suggest
@@ -63,9 +63,10 @@ class Signature:
                 f"model {self.model!r} needs {listed(map(repr, missing))} and was given no data; "
                 "pass data=(…,) or data={'" + missing[0] + "': …}"
             )
+        near = suggest(missing[0], [name for name in known if name not in have])
+        hint = near if near.startswith("did") else f"they have {listed(known)}"
         raise RitzError(
-            f"model {self.model!r} needs {listed(map(repr, missing))}, which the data lack: "
-            f"for {missing[0]!r} {suggest(missing[0], known)}"
+            f"model {self.model!r} needs {listed(map(repr, missing))}, which the data lack; {hint}"
         )
 
     def split(self, values: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -98,7 +99,7 @@ class Signature:
         return tuple(args), {name: v for name, v in values.items() if name not in names}
 
 
-def signature_of(model: Callable[..., object]) -> Signature:
+def signature_of(model: object) -> Signature:
     """Read a model's arguments off its definition.
 
     Args:

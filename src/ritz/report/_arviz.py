@@ -22,7 +22,7 @@ def to_arviz(fit: Any, coords: dict[str, Any] | None = None) -> Any:
         groups["observed_data"] = fit.observed_data()
     sizes = {d: n for q in quantities for d, n in zip(q.dims, q.shape, strict=True)}
     own = {name: np.arange(n) for name, n in sizes.items()} | (coords or {})
-    attrs = {k: v for k, v in fit.summary().facts.items() if isinstance(v, str | int | float)}
+    attrs = {k: v for k, v in fit.summary().facts.items() if type(v) in (str, int, float)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="More chains", category=UserWarning)
         idata = az.from_dict(**groups, dims=dims, coords=own)

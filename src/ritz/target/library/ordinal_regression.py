@@ -54,8 +54,8 @@ def model(X: Array | np.ndarray, y: ArrayLike | None = None) -> None:
     start = dist.Normal(jnp.array([-2.0] + [-0.5] * 5), jnp.array([2.0] + [0.7] * 5)).to_event(1)
     cutpoints = numpyro.sample("cutpoints", dist.TransformedDistribution(start, OrderedTransform()))
     with numpyro.plate("rows", rows):
-        logits = ordered_logits(X @ beta, jnp.asarray(cutpoints))
-        numpyro.sample("y", dist.Categorical(logits=logits), obs=y)
+        logits = ordered_logits(jnp.asarray(X @ beta), jnp.asarray(cutpoints))
+        numpyro.sample("y", dist.CategoricalLogits(logits), obs=y)
 
 
 def ordered_logits(score: Array, cutpoints: Array) -> Array:
