@@ -1,11 +1,18 @@
-"""Fits as files: a directory of NPZ arrays and JSON, which never executes code."""
+"""Fits as files: a directory of NPZ arrays and JSON, which never executes code.
 
+`fit.json` says how the fit was made, what its sites are and which file holds its arrays. A save
+writes new arrays beside the old ones and then replaces `fit.json`, which is one step, so that the
+directory holds the old fit or the new one at every moment, whole.
+"""
+
+import contextlib
 import dataclasses
 import json
 import os
-import tempfile
-import zipfile
-import zlib
+import re
+import secrets
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +23,23 @@ import numpy as np
 
 from ritz import family as _family
 from ritz._errors import RitzError
+from ritz._fit_file import Parsed, parse
 from ritz._result import Fit
-from ritz.fit import make_target
-from ritz.solver import History
-from ritz.target import Quantity, SavedTarget, Site, float_dtype
+from ritz.fit import _target as make_target
+from ritz.target import SavedTarget, float_dtype
 
 FORMAT = 1
-_JSON, _NPZ = "fit.json", "arrays.npz"
+_JSON = "fit.json"
+_ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.npz")
+_OURS = re.compile(rf"{_ARRAYS.pattern}|fit-[0-9a-f]{{16}}\.tmp")
 
 
 def save(fit: Fit, path: str | os.PathLike[str]) -> Path:
     """Write a fit into a directory, replacing the fit that is there.
 
-    The directory holds `fit.json` (how the fit was made, its sites and verdict) and `arrays.npz`
-    (the family's parameters, the history, 4,000 draws in the model's own parameters). It is
-    written beside its place and then moved there, so that an interrupted save leaves the old one.
+    The directory holds `fit.json` (how the fit was made, its sites and verdict) and one file of
+    arrays (the family's parameters, the history, 4,000 draws in the model's own parameters). A
+    save that is interrupted, even by the machine, leaves the old fit.
 
     Args:
         fit: the fit.
@@ -42,47 +51,106 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> Path:
     Raises:
         RitzError: if the place is taken by something else, or cannot be written.
     """
-    path = Path(path)
-    if path.exists() and not (
-        path.is_dir() and ((path / _JSON).exists() or not any(path.iterdir()))
-    ):
+    path = Path(path).expanduser()
+    check_place(path)
+    meta, arrays = _contents(fit)
+    stamp = secrets.token_hex(8)
+    file, draft = path / f"arrays-{stamp}.npz", path / f"fit-{stamp}.tmp"
+    text = json.dumps(meta | {"arrays": file.name}, indent=1, default=_plain) + "\n"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _write(file, lambda handle: np.savez(handle, **arrays))  # pyright: ignore
+        _write(draft, lambda handle: handle.write(text.encode()))
+        stale = _stale(path)
+        os.replace(draft, path / _JSON)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+            if _peek(path).get("arrays") != file.name:  # an interrupt may follow the replacement
+                file.unlink(missing_ok=True)
+        if isinstance(error, OSError | ValueError):
+            reason = getattr(error, "strerror", None) or error
+            raise RitzError(f"cannot save the fit to {path}: {reason}") from error
+        raise
+    for old in stale - {file}:
+        with contextlib.suppress(OSError):
+            old.unlink()
+    return path
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Refuse a place that a fit cannot be saved in; `ritz fit --out` asks before it fits.
+
+    Raises:
+        RitzError: if the place is taken by something else, or cannot be written.
+    """
+    path = Path(path).expanduser()
+    try:
+        free = not path.exists() and not path.is_symlink()
+        if path.is_dir():  # empty, a fit, or what a first save left that did not end
+            free = bool(_peek(path)) or all(_OURS.fullmatch(f.name) for f in path.iterdir())
+        near = next(place for place in (path, *path.absolute().parents) if place.exists())
+        usable = near.is_dir() and os.access(near, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise RitzError(f"cannot save a fit to {path}: {error.strerror or error}") from error
+    if not free:
         raise RitzError(f"{path} exists and is not a saved fit; give another path or remove it")
+    if not usable:
+        raise RitzError(f"cannot save a fit to {path}: {near} is no directory that can be written")
+
+
+def _contents(fit: Fit) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `fit.json` says, and the arrays."""
     leaves = jax.tree.leaves(eqx.filter(fit.q, eqx.is_array))
-    stored = fit.stored()
+    stored, summary, target = fit.stored(), fit.summary(), fit.target
     arrays = {f"family/{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {f"draws/{name}": value for name, value in stored["values"].items()}
     arrays |= {k: stored[k] for k in ("x", "log_weights") if k in stored}
     arrays |= {f"history/{name}": value for name, value in fit.history.columns.items()}
     arrays["key"] = np.asarray(jax.random.key_data(fit.key))
-    target = fit.target
     meta = {
         "format": FORMAT,
         "info": fit.info,
         "stop_reason": fit.stop_reason,
         "message": fit.message,
+        "verdict": {"status": summary.verdict, "reasons": summary.reasons},
         "family": {"name": _family.name_of(fit.q), "kind": type(fit.q).__name__},
+        "key": str(jax.random.key_impl(fit.key)),
         "history_every": fit.history.every,
         "sites": [dataclasses.asdict(site) for site in target.sites],
-        "observed": [dataclasses.asdict(q) for q in target.observed],
-        "deterministic": [dataclasses.asdict(q) for q in target.deterministic],
-        "summary": {
-            k: v for k, v in fit.summary().to_dict().items() if k in ("verdict", "reasons")
-        },
+        "observed": [dataclasses.asdict(quantity) for quantity in target.observed],
+        "deterministic": [dataclasses.asdict(quantity) for quantity in target.deterministic],
     }
+    return meta, arrays
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _write(file: Path, write: Callable[[Any], Any]) -> None:
+    """A file whose bytes are on the disk before it is named anywhere."""
+    with file.open("xb") as handle:
+        write(handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _peek(path: Path) -> dict[str, Any]:
+    """What a directory's `fit.json` says; nothing where it is not a fit's."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as work:
-            fresh, old = Path(work) / "new", Path(work) / "old"
-            fresh.mkdir()
-            with (fresh / _NPZ).open("wb") as handle:
-                np.savez_compressed(handle, **arrays)  # pyright: ignore[reportArgumentType]
-            (fresh / _JSON).write_text(json.dumps(meta, indent=1, default=str) + "\n")
-            if path.exists():
-                path.rename(old)
-            fresh.rename(path)
-    except OSError as error:
-        raise RitzError(f"cannot save the fit to {path}: {error.strerror or error}") from error
-    return path
+        return _read_meta(path)
+    except RitzError:
+        return {}
+
+
+def _stale(path: Path) -> set[Path]:
+    """The files of the fit that is there, and of older saves that did not end."""
+    with contextlib.suppress(OSError):
+        limit = (path / _JSON).stat().st_mtime_ns
+        ours = [file for file in path.iterdir() if _OURS.fullmatch(file.name)]
+        return {file for file in ours if file.stat().st_mtime_ns <= limit}
+    return set()
 
 
 def load(
@@ -91,7 +159,7 @@ def load(
     """Read a fit that `save` wrote.
 
     Without the model, `sample`, `mean`, `summary`, `to_arviz` and, where the transforms are known
-    by name, `log_prob` work; with it, everything does.
+    by name, `log_prob` work, by site name; with it, everything does.
 
     Args:
         path: the directory.
@@ -107,119 +175,105 @@ def load(
         RitzError: if the files are missing, damaged, of another version, or do not fit the model
             or family.
     """
-    path = Path(path)
-    meta, arrays = _read_meta(path), _read_arrays(path)
+    path = Path(path).expanduser()
+    meta, arrays = _read(path)
     try:
-        sites = tuple(_site(entry) for entry in meta["sites"])
-        saved = SavedTarget(
-            sites=sites,
-            observed=tuple(_quantity(entry) for entry in meta["observed"]),
-            deterministic=tuple(_quantity(entry) for entry in meta["deterministic"]),
-        )
-        values = {name: arrays[f"draws/{name}"] for name in _names(saved)}
-        stored = {"values": values, "x": arrays["x"]}
-        if "log_weights" in arrays:
-            stored["log_weights"] = arrays["log_weights"]
-        key = jax.random.wrap_key_data(jnp.asarray(arrays["key"]))
-        columns = {n[8:]: v for n, v in arrays.items() if n.startswith("history/")}
-        history = History(columns, int(meta["history_every"]))
-        parts = (meta["info"], meta["stop_reason"], meta["message"], meta["family"]["name"])
-        info, stop_reason, message, name = dict(parts[0]), str(parts[1]), str(parts[2]), parts[3]
-    except RitzError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    target: Any = saved
+        found = parse(meta, arrays)
+    except Exception as error:  # a damaged file may hold anything
+        raise _damaged(path, error) from error
+    target, binding = found.target, None
     if model is not None:
-        target = make_target(model, data)
-        if [(s.name, s.shape) for s in target.sites] != [(s.name, s.shape) for s in sites]:
-            raise RitzError(
-                f"the fit in {path} has {saved.describe()}, but the model has {target.describe()}"
-            )
-    q = _load_family(path, name, meta["family"].get("kind"), family, saved, arrays)
-    fit = Fit(q, target, history, stop_reason, message, key, info)
-    fit.restore(stored)
+        target, _, binding = make_target(model, data)
+        _check_same(path, found.target, target)
+    q = _load_family(path, found, family)
+    fit = Fit(
+        q=q,
+        target=target,
+        history=found.history,
+        stop_reason=found.stop_reason,
+        message=found.message,
+        key=found.key,
+        info=found.info,
+        binding=binding,
+    )
+    fit.restore(found.stored)
     return fit
 
 
-def _load_family(
-    path: Path, name: Any, kind: Any, given: Any, target: SavedTarget, arrays: dict[str, Any]
-) -> Any:
+def _check_same(path: Path, saved: SavedTarget, target: Any) -> None:
+    """Refuse a model whose sites are not those of the fit."""
+    ours, theirs = [[(s.name, s.shape) for s in t.sites] for t in (saved, target)]
+    if ours != theirs:
+        raise RitzError(
+            f"the fit in {path} has {saved.describe()}, but the model has {target.describe()}"
+        )
+    for old, new in zip(saved.sites, target.sites, strict=True):
+        known = old.constraint is not None and new.constraint is not None
+        if known and old.support != new.support:
+            raise RitzError(
+                f"site {old.name!r} has support {old.support} in {path}, but {new.support} in the "
+                "model; give the model that was fitted"
+            )
+
+
+def _load_family(path: Path, found: Parsed, given: Any) -> Any:
+    name, kind, new = found.family, found.kind, found.leaves
     if given is None and name not in _family.registered():
         raise RitzError(
             f"the family of {path} is {kind}, which is not registered; give ritz.load(path, "
             "family=...) an instance of the same structure, or register it"
         )
-    start = jnp.zeros(target.dim, float_dtype())
-    skeleton = _family.build(name if given is None else given, target, start)
+    start = jnp.zeros(found.target.dim, float_dtype())
+    skeleton = _family.build(name if given is None else given, found.target, start)
+    if type(skeleton).__name__ != kind:
+        raise RitzError(f"the family of {path} is {kind}, but {type(skeleton).__name__} was given")
     dynamic, static = eqx.partition(skeleton, eqx.is_array)
     old, treedef = jax.tree.flatten(dynamic)
-    new = [arrays[f"family/{i}"] for i in range(sum(k.startswith("family/") for k in arrays))]
-    if [v.shape for v in new] != [v.shape for v in old]:
+    if [(v.shape, v.dtype.kind) for v in new] != [(v.shape, v.dtype.kind) for v in old]:
         raise RitzError(
-            f"the parameters in {path} have shapes {[v.shape for v in new]}, but "
-            f"{type(skeleton).__name__} has {[v.shape for v in old]}"
+            f"the parameters in {path} have shapes {[v.shape for v in new]}, but this {kind} has "
+            f"{[v.shape for v in old]}; give the family that was fitted"
         )
     leaves = [jnp.asarray(v, o.dtype) for v, o in zip(new, old, strict=True)]
     return eqx.combine(jax.tree.unflatten(treedef, leaves), static)
 
 
-def _names(target: SavedTarget) -> list[str]:
-    return [q.name for q in (*target.sites, *target.deterministic)]
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The two files. A save may replace them between one and the other: then both again."""
+    for _ in range(5):
+        meta = _read_meta(path)
+        with contextlib.suppress(FileNotFoundError):
+            return meta, _read_arrays(path / meta["arrays"])
+    raise RitzError(f"no fit at {path}: one of its files is missing; restore it or fit again")
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        raise RitzError(
-            f"no fit at {path}: expected a directory made by fit.save or `ritz fit --out`"
-        )
     try:
         meta = json.loads((path / _JSON).read_text())
-    except FileNotFoundError:
-        raise RitzError(f"no fit at {path}: it has no {_JSON}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        made = f"expected a directory with {_JSON}, made by fit.save or `ritz fit --out`"
+        raise RitzError(f"no fit at {path}: {made}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path / _JSON, str(error)) from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
-        raise RitzError(f"{path / _JSON} has format {found!r}; this Ritz reads format {FORMAT}")
+        raise _damaged(path, error) from error
+    found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
+    if found != FORMAT:
+        raise RitzError(f"{path / _JSON} has format {found!r:.40}; this Ritz reads format {FORMAT}")
+    if not _ARRAYS.fullmatch(str(meta.get("arrays"))):  # above all, no path to somewhere else
+        raise _damaged(path, ValueError(f"its arrays are in {meta.get('arrays')!r:.40}"))
     return meta
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path / _NPZ, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with warnings.catch_warnings(action="ignore"), np.load(file, allow_pickle=False) as npz:
+            return {name: npz[name] for name in npz.files}
     except FileNotFoundError:
-        raise RitzError(f"no fit at {path}: it has no {_NPZ}") from None
-    except (
-        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
-        NotImplementedError, MemoryError, RuntimeError, SyntaxError, TypeError,
-    ) as error:  # fmt: skip
-        raise _damaged(path / _NPZ, str(error)) from error
+        raise
+    except Exception as error:  # zipfile, zlib, ast and NumPy each have their own
+        raise _damaged(file, error) from error
 
 
-def _site(entry: dict[str, Any]) -> Site:
-    spec = entry["constraint"]
-    return Site(
-        str(entry["name"]),
-        tuple(int(n) for n in entry["shape"]),
-        tuple(int(n) for n in entry["unconstrained_shape"]),
-        int(entry["start"]),
-        str(entry["support"]),
-        None if spec is None else _tuples(spec),
-        tuple(str(d) for d in entry["dims"]),
-    )
-
-
-def _quantity(entry: dict[str, Any]) -> Quantity:
-    shape = tuple(int(n) for n in entry["shape"])
-    return Quantity(str(entry["name"]), shape, tuple(str(d) for d in entry["dims"]))
-
-
-def _tuples(spec: Any) -> Any:
-    return tuple(_tuples(v) for v in spec) if isinstance(spec, list) else spec
-
-
-def _damaged(path: Path, reason: str) -> RitzError:
-    short = " ".join(reason.split())[:120]
-    return RitzError(f"{path} is damaged or not from Ritz ({short}); restore it or fit again")
+def _damaged(file: Path, error: Exception) -> RitzError:
+    reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+    short = " ".join(reason.split())[:120] or type(error).__name__
+    return RitzError(f"{file} is damaged or not from Ritz ({short}); restore it or fit again")

@@ -110,7 +110,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         if file.read(6) == b"\x93NUMPY":
             raise RitzError(f"{path.name} is one array (NPY); save it with numpy.savez(path, y=…)")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # np.load leaves a file that it opened itself open when the content is bad.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile, zlib, pickle and NumPy each have their own
         reason = "it holds Python objects" if "pickle" in str(error) else str(error)

@@ -93,7 +93,7 @@ def build(family: Any, target: Any, start: Any) -> AbstractFamily:
     """
     if isinstance(family, str):
         if family not in _REGISTRY:
-            raise RitzError(f"no family {family!r}{suggest(family, _REGISTRY)}")
+            raise RitzError(f"no family {family!r}; {suggest(family, _REGISTRY)}")
         family = _REGISTRY[family].build
     if not isinstance(family, eqx.Module) and callable(family):
         family = family(target, start)

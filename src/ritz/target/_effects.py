@@ -127,6 +127,14 @@ def _is_identity(transform: Any) -> bool:
     return isinstance(transform, dist.transforms.IdentityTransform)
 
 
+def improper_value(msg: Any) -> Any:
+    """A value for a site whose prior cannot be sampled; None for every other."""
+    if msg["type"] != "sample" or not isinstance(_base(msg["fn"]), dist.ImproperUniform):
+        return None
+    transform = biject_to(msg["fn"].support)
+    return transform(jnp.zeros(transform.inverse_shape(msg["fn"].shape())))
+
+
 def log_prob(site: Any, *, scaled: bool = True) -> Any:
     """Log density of a traced site, an array over its batch."""
     if site["intermediates"]:

@@ -217,7 +217,8 @@ def _structure(model: Callable[..., Any], args: Any, kwargs: Any) -> "effects.St
     found: list[effects.Structure] = []
 
     def probe(args: Any, kwargs: Any) -> None:
-        trace, plates = effects.run_whole(model, args, kwargs, jax.random.key(0))
+        proper = effects.substitute(model, substitute_fn=effects.improper_value)
+        trace, plates = effects.run_whole(proper, args, kwargs, jax.random.key(0))
         found.append(effects.structure(trace, plates))
 
     try:

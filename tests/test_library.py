@@ -1,0 +1,265 @@
+"""ritz.target.library: each packaged target is sound, and some are exact."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from jax.scipy.stats import norm
+from numpyro import handlers
+from numpyro.infer import Predictive, init_to_median
+from numpyro.infer.util import initialize_model, log_density
+
+import ritz.target.library as library
+from ritz._errors import RitzError
+
+# Latent sites with their shapes, deterministic sites, and the size of the observed one.
+SITES = {
+    "count_hierarchical": (
+        {"mu": (), "tau": (), "beta": (4,), "z": (6,), "shape": ()},
+        {"intercept"},
+        1010,
+    ),
+    "eight_schools": ({"mu": (), "tau": (), "eta": (8,)}, {"theta"}, 8),
+    "eight_schools_centered": ({"mu": (), "tau": (), "theta": (8,)}, set(), 8),
+    "gaussian_mixture": ({"weights": (2,), "mu": (2,), "sigma": (2,)}, set(), 150),
+    "gp_regression": (
+        {
+            name: ()
+            for name in (
+                "intercept",
+                "slope",
+                "smooth",
+                "length",
+                "season",
+                "roughness",
+                "noise",
+            )
+        },
+        set(),
+        120,
+    ),
+    "logistic_breast_cancer": ({"intercept": (), "beta": (30,)}, set(), 569),
+    "ordinal_regression": ({"beta": (5,), "cutpoints": (6,)}, set(), 944),
+    "poisson_counties": ({"mu": (), "tau": (), "z": (301,)}, {"rate"}, 301),
+    "robust_diabetes": ({"intercept": (), "beta": (10,), "sigma": (), "nu": ()}, set(), 442),
+    "state_space_nile": (
+        {"sigma_level": (), "sigma_flow": (), "first": (), "z": (99,)},
+        {"level"},
+        100,
+    ),
+    "stochastic_volatility": ({"mu": (), "phi": (), "sigma": (), "z": (250,)}, {"h"}, 250),
+}
+
+
+def test_every_target_is_listed_and_tested():
+    files = Path(library.__file__).parent.glob("[a-z]*.py")
+    assert {file.stem for file in files} == set(library.names()) == set(SITES)
+    assert list(library.names()) == sorted(library.names())
+
+
+def test_listing_imports_no_target():
+    code = (
+        "import sys, ritz.target\n"
+        "before = set(sys.modules)\n"
+        "from ritz.target import library\n"
+        "library.names()\n"
+        "new = set(sys.modules) - before\n"
+        "print(sorted(m for m in new if m.startswith(('numpyro', 'ritz.target.library.', 'ritz.data',"
+        " 'sklearn', 'statsmodels'))))\n"
+        "print('sklearn' in sys.modules or 'statsmodels' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["['ritz.target.library._packaged']", "False"]
+
+
+def test_an_unknown_target_is_refused():
+    with pytest.raises(RitzError, match="'eight_school'; did you mean 'eight_schools'"):
+        library.get("eight_school")
+
+
+def test_data_of_a_missing_package_are_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "statsmodels.datasets.nile", None)
+    with pytest.raises(RitzError, match="pip install statsmodels"):
+        library.get("state_space_nile").data()
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_a_target_is_finite_in_float32_at_its_median(name):
+    packaged = library.get(name)
+    assert packaged.name == name
+    assert packaged.description == library.names()[name]
+    assert packaged.source
+    data = packaged.data()
+    info = initialize_model(
+        jax.random.key(0), packaged.model, init_strategy=init_to_median, model_kwargs=data
+    )
+    trace = info.model_trace
+    latent, deterministic, rows = SITES[name]
+    found = {
+        key: np.shape(site["value"])
+        for key, site in trace.items()
+        if site["type"] == "sample" and not site["is_observed"]
+    }
+    assert found == latent
+    assert {key for key, s in trace.items() if s["type"] == "deterministic"} == deterministic
+    assert trace["y"]["is_observed"]
+    assert np.shape(trace["y"]["value"]) == (rows,)
+
+    value_and_grad = jax.jit(jax.value_and_grad(info.potential_fn))
+    median = info.param_info.z
+    for scale in (0.0, 1.0):  # at the median, and a unit of the unconstrained space away from it
+        key = jax.random.key(1)
+        point = jax.tree.map(lambda x: x + scale * jax.random.normal(key, x.shape), median)  # noqa: B023
+        value, gradient = value_and_grad(point)
+        assert value.dtype == jnp.float32
+        assert np.isfinite(value)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_a_target_predicts_where_its_observations_are_left_out(name):
+    packaged = library.get(name)
+    inputs = {key: value for key, value in packaged.data().items() if key != "y"}
+    drawn = Predictive(packaged.model, num_samples=2)(jax.random.key(0), **inputs)["y"]
+    assert drawn.shape == (2, SITES[name][2])
+    assert np.isfinite(drawn).all()
+
+
+def _log_joint(name, data, values):
+    packaged = library.get(name)
+    return log_density(packaged.model, (), data, values)[0]
+
+
+def test_the_two_schools_have_one_posterior():
+    """p(eta) = p(theta) tau^8: the effects change variables, nothing else does."""
+    data = library.get("eight_schools").data()
+    for seed in range(3):
+        eta = jax.random.normal(jax.random.key(seed), (8,))
+        shared = {"mu": jnp.array(2.0 + seed), "tau": jnp.array(0.5 + 2 * seed)}
+        free = _log_joint("eight_schools", data, {**shared, "eta": eta})
+        theta = shared["mu"] + shared["tau"] * eta
+        centred = _log_joint("eight_schools_centered", data, {**shared, "theta": theta})
+        np.testing.assert_allclose(free, centred + 8 * jnp.log(shared["tau"]), rtol=1e-5)
+
+
+def _kalman_log_likelihood(y, sigma_level, sigma_flow, mean, sd):
+    variance, total = sd**2, 0.0
+    for value in y:
+        spread = variance + sigma_flow**2
+        total += -0.5 * (np.log(2 * np.pi * spread) + (value - mean) ** 2 / spread)
+        gain = variance / spread
+        mean, variance = mean + gain * (value - mean), variance * (1 - gain) + sigma_level**2
+    return total
+
+
+def test_the_nile_has_the_likelihood_of_the_kalman_filter():
+    """Integrating the walk out of the model is exact, as the joint is Gaussian in it."""
+    with jax.enable_x64(True):
+        data = library.get("state_space_nile").data()
+        priors = {"sigma_level": 1.0, "sigma_flow": 2.0}
+
+        def joint(walk, scales):
+            # Only the terms of the walk and the flow: the priors of the scales are taken off.
+            values = {**scales, "first": walk[0], "z": walk[1:]}
+            prior = sum(
+                numpyro.distributions.HalfNormal(priors[k]).log_prob(scales[k]) for k in scales
+            )
+            return _log_joint("state_space_nile", data, values) - prior
+
+        @jax.jit
+        def log_likelihood(scales):
+            zero = jnp.zeros(100)
+            gradient = jax.grad(joint)(zero, scales)
+            precision = -jax.hessian(joint)(zero, scales)
+            gain = 0.5 * gradient @ jnp.linalg.solve(precision, gradient)
+            volume = 50 * jnp.log(2 * jnp.pi) - 0.5 * jnp.linalg.slogdet(precision)[1]
+            return joint(zero, scales) + gain + volume
+
+        for sigma_level, sigma_flow in itertools.product((0.1, 0.4, 1.0), (0.8, 1.2, 2.0)):
+            ours = log_likelihood({"sigma_level": sigma_level, "sigma_flow": sigma_flow})
+            exact = _kalman_log_likelihood(data["y"], sigma_level, sigma_flow, 10.0, 3.0)
+            np.testing.assert_allclose(ours, exact, rtol=1e-9)
+            wrong = _kalman_log_likelihood(data["y"], sigma_level, sigma_flow, 10.0, 2.0)
+            assert abs(ours - wrong) > 1e-3
+
+
+def test_the_mixture_sums_over_all_assignments():
+    y = np.array([1.2, 1.6, 3.9, 4.4, 5.1, 6.0])
+    values = {
+        "weights": jnp.array([0.3, 0.7]),
+        "mu": jnp.array([1.5, 4.8]),
+        "sigma": jnp.array([0.4, 0.9]),
+    }
+    with_data = _log_joint("gaussian_mixture", {"y": y}, values)
+    prior = _log_joint("gaussian_mixture", {"y": y[:1]}, values) - jnp.logaddexp(
+        jnp.log(0.3) + norm.logpdf(y[0], 1.5, 0.4), jnp.log(0.7) + norm.logpdf(y[0], 4.8, 0.9)
+    )
+    weights, mu, sigma = (np.asarray(values[k]) for k in ("weights", "mu", "sigma"))
+    total = sum(
+        np.prod(weights[list(z)] * norm.pdf(y, mu[list(z)], sigma[list(z)]))
+        for z in itertools.product((0, 1), repeat=6)
+    )
+    np.testing.assert_allclose(with_data - prior, np.log(total), rtol=1e-5)
+
+
+def test_the_process_has_its_marginal_likelihood():
+    packaged = library.get("gp_regression")
+    data = packaged.data()
+    values = {
+        "intercept": 0.1,
+        "slope": 0.3,
+        "smooth": 0.2,
+        "length": 0.9,
+        "season": 0.5,
+        "roughness": 1.5,
+        "noise": 0.05,
+    }
+    trace = handlers.trace(handlers.substitute(packaged.model, values)).get_trace(**data)
+    ours = trace["y"]["fn"].log_prob(data["y"])
+    t, v = data["t"], values
+    lag = t[:, None] - t
+    k = v["smooth"] ** 2 * np.exp(-(lag**2) / (2 * v["length"] ** 2))
+    k += v["season"] ** 2 * np.exp(
+        -2 * np.sin(np.pi * lag) ** 2 / v["roughness"] ** 2 - lag**2 / 800
+    )
+    k += np.eye(120) * (v["noise"] ** 2 + 1e-5 * (v["smooth"] ** 2 + v["season"] ** 2))
+    residual = data["y"] - v["intercept"] - v["slope"] * t
+    exact = -0.5 * (
+        residual @ np.linalg.solve(k, residual) + np.linalg.slogdet(k)[1] + 120 * np.log(2 * np.pi)
+    )
+    np.testing.assert_allclose(ours, exact, rtol=1e-3)
+
+
+def test_the_volatility_is_a_stationary_ar1():
+    """h is linear in its shocks: its covariance is that of the linear map, exactly."""
+    packaged = library.get("stochastic_volatility")
+    phi, sigma = 0.9, 0.4
+
+    def path(z):
+        values = {"mu": 0.0, "phi": phi, "sigma": sigma, "z": z}
+        return handlers.trace(handlers.substitute(packaged.model, values)).get_trace(
+            y=np.zeros(30)
+        )["h"]["value"]
+
+    map_ = jax.jit(jax.jacobian(path))(jnp.zeros(30))
+    days = np.arange(30)
+    exact = sigma**2 / (1 - phi**2) * phi ** np.abs(days[:, None] - days)
+    np.testing.assert_allclose(map_ @ map_.T, exact, rtol=1e-4)
+
+
+def test_ordered_logits_agree_with_numpyro_and_stay_finite():
+    from ritz.target.library.ordinal_regression import ordered_logits
+
+    cutpoints = jnp.array([-1.5, -0.2, 0.1, 2.0])
+    score = jnp.linspace(-3.0, 3.0, 7)
+    ours = ordered_logits(score, cutpoints)
+    theirs = numpyro.distributions.OrderedLogistic(score[:, None], cutpoints)
+    np.testing.assert_allclose(ours, theirs.log_prob(jnp.arange(5)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jnp.exp(ours).sum(axis=1), 1.0, rtol=1e-6)
+    assert np.isfinite(ordered_logits(jnp.array([-200.0, 200.0]), cutpoints)).all()
