@@ -20,6 +20,9 @@ from ritz.solver import History
 from ritz.target import AbstractTarget
 
 DRAWS = 4000
+# Below this sd of the log-weights (a KL divergence of 0.02) a large k-hat is about tails that hold
+# next to nothing: the moments are right, and are checked by themselves.
+NEARLY_EQUAL = 0.2
 _CHUNK = 500
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -206,14 +209,22 @@ class Fit:
         """The Pareto shape of the log-weights' tail; see `ritz.diagnose.psis`."""
         return None if self.psis is None else self.psis.khat
 
+    @property
+    def log_weight_sd(self) -> float | None:
+        r"""The standard deviation of the stored draws' log-weights.
+
+        Half its square is about :math:`\mathrm{KL}(q\,\|\,p)` where that is small.
+        """
+        return None if self.elbo is None else self.elbo.se * DRAWS**0.5
+
     @functools.cached_property
     def reasons(self) -> tuple[str, ...]:
         """What speaks against trusting the fit, a line each; empty where nothing does."""
         out = [self.message] if self.message else []
         out += _still_falling(self.history)
-        if self.psis is None:
+        if self.psis is None or self.log_weight_sd is None:
             out.append("k-hat cannot be computed here, so the fit's accuracy is unchecked")
-        elif self.psis.khat > self.psis.threshold:
+        elif self.psis.khat > self.psis.threshold and self.log_weight_sd > NEARLY_EQUAL:
             richer = ", family='full_rank'" if name_of(self.q) == "mean_field" else ""
             out.append(
                 f"k-hat {self.psis.khat:.2f} is above {self.psis.threshold:.2f}: q misses part of "
@@ -257,6 +268,7 @@ class Fit:
         if self.psis is not None and self.elbo is not None:
             facts |= {"elbo": self.elbo.value, "elbo_se": self.elbo.se, "khat": self.psis.khat}
             facts |= {"khat_threshold": self.psis.threshold, "ess": self.psis.ess}
+            facts |= {"log_weight_sd": self.log_weight_sd}
         facts |= {"draws": DRAWS, "dim": self.target.dim, "stop_reason": self.stop_reason}
         return Summary(table_rows(self.draws), facts, self.status, self.reasons)
 

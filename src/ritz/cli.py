@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ritz._errors import RitzError, listed, suggest
 
@@ -26,39 +26,44 @@ EXIT_CODES = (
 )
 
 
+class Command(TyperCommand):
+    """A command; whatever goes wrong in it is a line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        try:
+            with _warnings_as_lines():
+                return super().invoke(ctx)
+        except (typer.Exit, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if ctx.params["debug"]:
+                traceback.print_exc()
+            raise typer.Exit(_report(error, ctx.params["debug"])) from None
+
+
 class Commands(TyperGroup):
-    """The commands; whatever goes wrong in one is a line on stderr and an exit code."""
+    """The commands; an error in how one is called is a line on stderr, too."""
 
     def main(self, args: Any = None, prog_name: Any = None, *rest: Any, **extra: Any) -> Any:
         """Run one command, and exit."""
         given = list(sys.argv[1:] if args is None else args) or ["--help"]
-        options: dict[str, Any] = extra.setdefault("obj", {"debug": False})
         try:
-            with _warnings_as_lines():
-                code = super().main(given, prog_name, standalone_mode=False, **extra)
+            code = super().main(given, prog_name, standalone_mode=False, **extra)
         except Exception as error:
-            if options["debug"]:
-                traceback.print_exc()
-            code = _report(error, options["debug"])
+            if not hasattr(error, "format_message"):  # what Click raises, of which Typer has a copy
+                raise
+            usage: Any = error
+            where = f"; try: {usage.ctx.command_path} --help" if usage.ctx is not None else ""
+            typer.echo(f"error: {_line(usage.format_message()).rstrip('.')}{where}", err=True)
+            code = usage.exit_code
         sys.exit(code or 0)
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run one command; Ctrl-C ends it."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(130) from None
 
-
-def _debug(ctx: typer.Context, value: bool) -> bool:
-    ctx.obj["debug"] = value
-    return value
-
-
-Debug = Annotated[
-    bool, typer.Option("--debug", callback=_debug, help="Show the traceback of an error.")
-]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 app = typer.Typer(
     cls=Commands,
     add_completion=False,
@@ -69,7 +74,7 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(cls=Command, epilog=EXIT_CODES)
 def fit(
     target: Annotated[
         str,
@@ -116,7 +121,7 @@ def fit(
         raise typer.Exit(3)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(cls=Command, epilog=EXIT_CODES)
 def summary(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="What `ritz fit --out DIR` made.")
@@ -129,7 +134,7 @@ def summary(
     typer.echo(str(ritz.load(directory).summary()))
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(cls=Command, epilog=EXIT_CODES)
 def targets(debug: Debug = False) -> None:
     """List the packaged targets."""
     # As a file of its own: to import the package around it takes a second.
@@ -140,7 +145,7 @@ def targets(debug: Debug = False) -> None:
         typer.echo(f"{name:<{width}}  {description}")
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(cls=Command, epilog=EXIT_CODES)
 def doctor(debug: Debug = False) -> None:
     """Print versions and devices, and fit a known posterior to see that all works."""
     import importlib.metadata
@@ -173,20 +178,28 @@ def doctor(debug: Debug = False) -> None:
 
 def _model(name: str, data: Path | None) -> tuple[Any, Any]:
     """The model that a packaged name or FILE.py:MODEL stands for, and its data."""
-    if ":" not in name and not name.endswith(".py"):
-        from ritz.target import library
+    if ":" in name or name.endswith(".py"):
+        model = _from_file(name)
+        missing = [] if data is not None else _required(model)
+        if missing:
+            raise RitzError(f"{name} needs {listed(missing)}; give a file with --data")
+        return (model, None) if data is None else (_bound(model, data), None)
+    from ritz.target import library
 
-        packaged = library.get(name)
-        return (
-            (packaged.model, packaged.data())
-            if data is None
-            else (_bound(packaged.model, data), None)
-        )
+    packaged = library.get(name)
+    if data is not None:
+        return _bound(packaged.model, data), None
+    return packaged.model, packaged.data()
+
+
+def _from_file(name: str) -> Any:
+    """What FILE.py:MODEL names."""
     file, _, function = name.rpartition(":") if ":" in name else (name, "", "")
     path = Path(file).expanduser()
     if path.suffix != ".py" or not path.is_file():
         raise RitzError(
-            f"there is no Python file {file!r}; expected FILE.py:MODEL or a name from `ritz targets`"
+            f"there is no Python file {file!r}; expected FILE.py:MODEL, or a name from `ritz "
+            "targets`"
         )
     sys.path.insert(0, str(path.parent.resolve()))  # as for a script: it may import its neighbours
     module = _import(path)
@@ -196,14 +209,12 @@ def _model(name: str, data: Path | None) -> tuple[Any, Any]:
         raise RitzError(f"{file} is a file; say which model in it, as in {example}")
     if not hasattr(module, function):
         has = f"{suggest(function, own)} (it has {listed(own)})" if own else "it has no functions"
-        raise RitzError(f"{path} has no {function!r}; {has}")
+        raise RitzError(f"{file} has no {function!r}; {has}")
     model = getattr(module, function)
-    if data is not None:
-        return _bound(model, data), None
-    needs = _required(model)
-    if needs:
-        raise RitzError(f"{name} needs {listed(needs)}; give a file that holds them with --data")
-    return model, None
+    if not (callable(model) or hasattr(model, "log_density")):
+        kind = type(model).__name__
+        raise RitzError(f"{name} is of type {kind}; expected a model function or a target")
+    return model
 
 
 def _required(model: Any) -> list[str]:
@@ -236,16 +247,15 @@ def _import(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # somebody else's file may raise anything
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if _same(f, path)]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-        where = f" at line {line}" if line else ""
-        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        frames = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
+        reason = str(error)
+        if isinstance(error, SyntaxError):
+            frames.append((error.filename or "", error.lineno))
+            reason = error.msg
+        lines = [line for file, line in frames if line and Path(file).name == path.name]
+        where = f" at line {lines[-1]}" if lines else ""
         raise RitzError(f"{path} failed{where}: {type(error).__name__}: {reason}") from error
     return module
-
-
-def _same(frame: traceback.FrameSummary, path: Path) -> bool:
-    return Path(frame.filename).name == path.name
 
 
 def _bound(model: Any, data: Path) -> Any:
@@ -287,17 +297,11 @@ def _warnings_as_lines() -> Iterator[None]:
 
 def _report(error: Exception, debug: bool) -> int:
     """Say in one line what went wrong; the exit code."""
-    if hasattr(error, "format_message"):  # Click's usage errors, which Typer carries a copy of
-        usage: Any = error
-        ctx = getattr(usage, "ctx", None)
-        more = f"; try: {ctx.command_path} --help" if ctx is not None else ""
-        typer.echo(f"error: {_line(usage.format_message()).rstrip('.')}{more}", err=True)
-        return int(usage.exit_code)
     if isinstance(error, RitzError):
         typer.echo(f"error: {_line(error)}", err=True)
         return 2
-    more = "" if debug else " (--debug shows where)"
-    typer.echo(f"error: {type(error).__name__}: {_line(error)}{more}", err=True)
+    where = "" if debug else " (--debug shows where)"
+    typer.echo(f"error: {type(error).__name__}: {_line(error)}{where}", err=True)
     return 1
 
 

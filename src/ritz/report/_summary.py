@@ -61,8 +61,9 @@ class Summary:
             )
             word = "below" if f["khat"] <= f["khat_threshold"] else "ABOVE"
             lines.append(
-                f"k-hat   {f['khat']:.2f}, {word} {f['khat_threshold']:.2f}; importance-sampling "
-                f"ESS {f['ess']:,.0f} of {f['draws']:,}"
+                f"k-hat   {f['khat']:.2f}, {word} {f['khat_threshold']:.2f}; log-weight sd "
+                f"{f['log_weight_sd']:.2f}; importance-sampling ESS {f['ess']:,.0f} of "
+                f"{f['draws']:,}"
             )
         lines.append(
             f"fit     {f['family']}, {f['dim']} dimensions, {f['steps']:,} steps of {f['solver']}, "
@@ -71,7 +72,7 @@ class Summary:
         lines.append(
             f"time    {f['compile_seconds']:.2f} s compiling, {f['run_seconds']:.2f} s running"
         )
-        lines.append(f"verdict {self.verdict}" + (": " if self.reasons else ""))
+        lines.append(f"verdict {self.verdict}")
         lines += [f"        - {reason}" for reason in self.reasons]
         return lines
 

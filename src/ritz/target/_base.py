@@ -8,9 +8,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
+
+# The term of a site's Jacobian is named after the site and this, which no site's name ends in.
+LOG_DET = " log_det"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,11 +173,18 @@ def check_values(sites: tuple[Site, ...], values: Any, *, partial: bool = False)
         if missing:
             raise RitzError(f"values lack the site(s) {', '.join(missing)}; give one for each")
     for name, value in values.items():
-        if jnp.shape(value) != known[name].shape:
+        try:
+            shape = np.shape(value)
+        except ValueError:
+            raise RitzError(f"site {name!r}: the value given is a ragged list") from None
+        if shape != known[name].shape:
             raise RitzError(
                 f"site {name!r} has shape {known[name].shape}, but the value given has shape "
-                f"{jnp.shape(value)}"
+                f"{shape}"
             )
+        dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
+        if not jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.complexfloating):
+            raise RitzError(f"site {name!r}: the value given has dtype {dtype}, expected numbers")
     return values
 
 
@@ -184,6 +195,6 @@ def float_dtype() -> Any:
 
 def term_name(name: str) -> str:
     """A term of the log density, in words."""
-    if name.endswith("_log_det"):
-        return f"the Jacobian of site {name.removesuffix('_log_det')!r}"
+    if name.endswith(LOG_DET):
+        return f"the Jacobian of site {name.removesuffix(LOG_DET)!r}"
     return f"the log density of site {name!r}"

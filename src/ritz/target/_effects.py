@@ -1,8 +1,12 @@
-"""Running NumPyro models under effect handlers: the only place that touches messages."""
+"""Running NumPyro models under effect handlers: the only place that touches messages.
 
-import dataclasses
+NumPyro runs the bodies of `scan` and `cond` behind a block, so that handlers outside do not see
+the sites in them until the loop is done. The handlers here follow into the bodies.
+"""
+
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -14,42 +18,96 @@ from numpyro.handlers import seed, substitute, trace
 from numpyro.primitives import Messenger
 
 from ritz._errors import RitzError
-from ritz.target._base import Quantity, Site
+from ritz.target._base import LOG_DET, Site
 
-LOG_DET = "_log_det"
+# The unconstrained value of a latent site is noted under this name: after a scan the site's own
+# support may no longer broadcast against its values.
+FREE = " unconstrained"
 
-__all__ = ["seed", "substitute"]
+Trace = Mapping[str, Any]
 
 
-class _Plates(Messenger):
-    """Notes every plate's rows; without a key it makes subsampled plates whole."""
+class Plates(Messenger):
+    """Notes plates and the position in scans; makes subsampled plates whole.
 
-    def __init__(self, fn: Any = None, *, whole: bool) -> None:
+    Args:
+        fn: the model.
+        whole: whether to make subsampled plates whole.
+        keep: plates that are never made whole.
+
+    Attributes:
+        sizes: plate -> its rows.
+        taken: plate -> how many of them this run sees.
+        rows: plate -> which ones, for those of which it sees some.
+        steps: the index of each scan that is being traced, outermost first.
+    """
+
+    def __init__(self, fn: Any, *, whole: bool, keep: frozenset[str] = frozenset()) -> None:
         self.whole = whole
-        self.rows: dict[str, Any] = {}
+        self.keep = keep
         self.sizes: dict[str, int] = {}
-        self.subsampled: set[str] = set()
+        self.taken: dict[str, int] = {}
+        self.rows: dict[str, Any] = {}
+        self.steps: list[Any] = []
         super().__init__(fn)
 
     def process_message(self, msg: Any) -> None:
         if msg["type"] == "plate":
-            size, subsample_size = msg["args"]
-            self.sizes[msg["name"]] = size
-            if subsample_size is not None and subsample_size != size:
-                self.subsampled.add(msg["name"])
-                if self.whole:
-                    msg["args"] = (size, None)
-                    msg["value"] = jnp.arange(size)
+            name, (size, subsample_size) = msg["name"], msg["args"]
+            if self.whole and name not in self.keep and subsample_size not in (None, size):
+                msg["args"] = (size, None)
+                msg["value"] = jnp.arange(size)
+            self.sizes[name] = size
+        if msg["type"] == "control_flow":
+            self._follow(msg)
 
     def postprocess_message(self, msg: Any) -> None:
         if msg["type"] == "plate":
-            self.rows[msg["name"]] = msg["value"]
+            name = msg["name"]
+            self.taken[name] = len(msg["value"])
+            self.rows.pop(name, None)
+            if self.taken[name] != self.sizes[name]:
+                self.rows[name] = msg["value"]
+
+    def _follow(self, msg: Any) -> None:
+        if msg["fn"].__name__ != "scan_wrapper":
+            _follow(msg, self)
+            return
+        body, carry, xs, length, reverse = msg["args"]
+        length = len(jax.tree.leaves(xs)[0]) if length is None else length
+
+        # NumPyro counts steps as they run; counted with the data, a step of a reversed scan
+        # finds its own values.
+        def counted(carry: Any, x: Any) -> Any:
+            with self, self._at(x[0]):
+                return body(carry, x[1])
+
+        msg["args"] = (counted, carry, (jnp.arange(length), xs), length, reverse)
+
+    @contextmanager
+    def _at(self, step: Any) -> Iterator[None]:
+        self.steps.append(step)
+        try:
+            yield
+        finally:
+            self.steps.pop()
+
+    def here(self, value: Any) -> Any:
+        """The part of a site's whole value that belongs to the present step of each scan."""
+        for step in self.steps:
+            value = value[step]
+        return value
+
+    def scale(self, frames: Any) -> float:
+        """How many rows of the whole each row in these plates stands for."""
+        return math.prod(self.sizes[frame.name] / frame.size for frame in frames)
 
 
 class _ScaleRows(Messenger):
     """Scales the sites in a plate over a batch's rows to the rows of the whole."""
 
-    def __init__(self, fn: Any, totals: Mapping[str, int]) -> None:
+    def __init__(self, fn: Any, plates: Plates, totals: Mapping[str, int]) -> None:
+        self.plates = plates
         self.totals = totals
         super().__init__(fn)
 
@@ -57,68 +115,136 @@ class _ScaleRows(Messenger):
         if msg["type"] == "sample":
             for frame in msg["cond_indep_stack"]:
                 if frame.name in self.totals:
-                    factor = self.totals[frame.name] / frame.size
+                    factor = self.totals[frame.name] / self.plates.sizes[frame.name]
                     msg["scale"] = factor * (1.0 if msg["scale"] is None else msg["scale"])
 
 
-def run(model: Any, args: Any, kwargs: Any, key: Any) -> dict[str, Any]:
-    """The trace of one run with all subsampled plates made whole."""
-    return run_whole(model, args, kwargs, key)[0]
+class unconditioned(Messenger):
+    """Turns observed sites into sampled ones; factors are left alone."""
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "sample" and msg["is_observed"] and not is_factor(msg["fn"]):
+            msg["is_observed"] = False
+            msg["value"] = None
+        if msg["type"] == "control_flow":
+            _follow(msg, self)
 
 
-def run_whole(model: Any, args: Any, kwargs: Any, key: Any) -> tuple[dict[str, Any], _Plates]:
-    """As `run`, with what was noted of the plates."""
-    plates = _Plates(model, whole=True)
-    return trace(seed(plates, key)).get_trace(*args, **kwargs), plates
+def _follow(msg: Any, handler: Messenger) -> None:
+    """Put a handler into the bodies of a scan or cond."""
+
+    def inside(body: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*operands: Any) -> Any:
+            with handler:
+                return body(*operands)
+
+        return run
+
+    bodies = (0,) if msg["fn"].__name__ == "scan_wrapper" else (1, 2)
+    msg["args"] = tuple(inside(a) if i in bodies else a for i, a in enumerate(msg["args"]))
 
 
-def trace_at(
+def run(
     model: Any,
     args: Any,
     kwargs: Any,
-    sites: Mapping[str, Site],
-    x: Any,
-    *,
     key: Any,
-    totals: Mapping[str, int],
-) -> dict[str, Any]:
-    """The trace of a model with its latent sites at an unconstrained vector.
+    value_of: Callable[[Any, Plates], Any] | None = None,
+    *,
+    whole: bool = True,
+    keep: frozenset[str] = frozenset(),
+    totals: Mapping[str, int] | None = None,
+    keyed: bool = False,
+) -> tuple[Trace, Plates]:
+    """The trace of one run, and what was noted of the plates.
 
-    Each constrained site adds a factor, named `NAME_log_det`, for its Jacobian.
+    Args:
+        model: the model.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        key: for sites without a value, and for subsamples.
+        value_of: `value_of(message, plates)` gives a sampled site's value; None leaves it alone.
+        whole: whether to make subsampled plates whole.
+        keep: plates that are never made whole.
+        totals: plates over a batch's rows, each with the rows of the whole.
+        keyed: give every site a key before `value_of` sees it.
     """
-    plates = _Plates(model, whole=key is None)
+    plates = Plates(model, whole=whole, keep=keep)
+    wrapped: Any = seed(plates, key) if keyed else plates
+    if value_of is not None:
 
-    def value_of(msg: Any) -> Any:
+        def value(msg: Any) -> Any:
+            return value_of(msg, plates) if msg["type"] == "sample" else None
+
+        wrapped = substitute(wrapped, substitute_fn=value)
+    if totals:
+        wrapped = _ScaleRows(wrapped, plates, totals)
+    return trace(seed(wrapped, key)).get_trace(*args, **kwargs), plates
+
+
+def at(sites: Mapping[str, Site], x: Any) -> Callable[[Any, Plates], Any]:
+    """Latent values at an unconstrained vector.
+
+    Each constrained site adds a factor, named `NAME` + `LOG_DET`, for its Jacobian.
+    """
+
+    def value_of(msg: Any, plates: Plates) -> Any:
         site = sites.get(msg["name"])
-        if site is None or msg["type"] != "sample":
+        if site is None:
             return None
         transform = biject_to(msg["fn"].support)
-        free = site.take(x)
-        index = msg["infer"].get("_scan_current_index")
-        if index is not None:  # inside a scan: one step's part of the whole sequence
-            free = free[index]
+        free = plates.here(site.take(x))
+        event_dim = len(msg["fn"].event_shape)
+        free_event_dim = event_dim - transform.codomain.event_dim + transform.domain.event_dim
         for frame in msg["cond_indep_stack"]:
-            if frame.name in plates.subsampled and not plates.whole:
-                axis = frame.dim - transform.domain.event_dim - _extra_event_dims(msg, transform)
+            if frame.name in plates.rows:
+                axis = frame.dim - free_event_dim
                 free = jnp.take(free, plates.rows[frame.name], axis=axis)
         if _is_identity(transform):
             return free
         value = transform(free)
         log_det = transform.log_abs_det_jacobian(free, value)
-        spare = jnp.ndim(log_det) - (jnp.ndim(value) - len(msg["fn"].event_shape))
+        spare = jnp.ndim(log_det) - (jnp.ndim(value) - event_dim)
         log_det = log_det.sum(axis=tuple(range(-spare, 0))) if spare > 0 else log_det
         numpyro.factor(msg["name"] + LOG_DET, log_det)
         return value
 
-    model = substitute(plates, substitute_fn=value_of)
-    if totals:
-        model = _ScaleRows(model, totals)
-    return trace(seed(model, jax.random.key(0) if key is None else key)).get_trace(*args, **kwargs)
+    return value_of
 
 
-def _extra_event_dims(msg: Any, transform: Any) -> int:
-    """Event axes of a site beyond those its support's transform treats as one event."""
-    return len(msg["fn"].event_shape) - transform.codomain.event_dim
+def given(values: Mapping[str, Any]) -> Callable[[Any, Plates], Any]:
+    """Latent values in the model's own parameters.
+
+    Raises:
+        RitzError: when run, for a value whose shape is not the site's.
+    """
+
+    def value_of(msg: Any, plates: Plates) -> Any:
+        if msg["name"] not in values:
+            return None
+        value = plates.here(values[msg["name"]])
+        expected = (*msg["kwargs"]["sample_shape"], *msg["fn"].shape())
+        if jnp.shape(value) != expected:
+            raise RitzError(
+                f"site {msg['name']!r} has values of shape {jnp.shape(value)}, but with these data "
+                f"it has shape {expected}; keep the size of its plate"
+            )
+        return value
+
+    return value_of
+
+
+def noted(value_of: Callable[[Any, Plates], Any]) -> Callable[[Any, Plates], Any]:
+    """The same values; each unconstrained value is noted as `NAME` + `FREE` too."""
+
+    def and_note(msg: Any, plates: Plates) -> Any:
+        value = value_of(msg, plates)
+        if value is not None:
+            free = biject_to(msg["fn"].support).inv(value)
+            numpyro.deterministic(msg["name"] + FREE, free)
+        return value
+
+    return and_note
 
 
 def _is_identity(transform: Any) -> bool:
@@ -127,12 +253,16 @@ def _is_identity(transform: Any) -> bool:
     return isinstance(transform, dist.transforms.IdentityTransform)
 
 
-def improper_value(msg: Any) -> Any:
-    """A value for a site whose prior cannot be sampled; None for every other."""
-    if msg["type"] != "sample" or not isinstance(_base(msg["fn"]), dist.ImproperUniform):
-        return None
-    transform = biject_to(msg["fn"].support)
-    return transform(jnp.zeros(transform.inverse_shape(msg["fn"].shape())))
+def is_factor(fn: Any) -> bool:
+    """Whether a sample site's distribution is that of a `numpyro.factor`."""
+    return isinstance(unwrapped(fn), dist.Unit)
+
+
+def unwrapped(fn: Any) -> Any:
+    """A distribution without what expands, masks or reinterprets it."""
+    while isinstance(fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn
 
 
 def log_prob(site: Any, *, scaled: bool = True) -> Any:
@@ -144,160 +274,41 @@ def log_prob(site: Any, *, scaled: bool = True) -> Any:
     return value * site["scale"] if scaled and site["scale"] is not None else value
 
 
-def inverse(site: Any) -> Any:
-    """The unconstrained value of a traced latent site."""
-    return biject_to(site["fn"].support).inv(site["value"])
+def imputed(traced: Trace, plates: Plates) -> dict[str, Any]:
+    """A standard normal density for each entry of an `obs_mask` site that has been observed.
 
-
-class unconditioned(Messenger):
-    """Turns observed sites into sampled ones; factors are left alone."""
-
-    def process_message(self, msg: Any) -> None:
-        if msg["type"] == "sample" and msg["is_observed"] and not is_factor(msg):
-            msg["is_observed"] = False
-            msg["value"] = None
-            msg["infer"] = dict(msg["infer"]) | {"was_observed": True}
-
-
-def draws_of(traced: Mapping[str, Any], observed: tuple[Quantity, ...]) -> dict[str, Any]:
-    """The drawn values of observed sites.
-
-    Raises:
-        RitzError: where one of them kept its data.
+    NumPyro keeps a latent value for each entry, uses those that are missing, and masks out the
+    density of the others: an improper density, which no family can match. With a proper one that
+    depends on nothing else, the posterior of everything else is the same.
     """
-    drawn = {}
-    for quantity in observed:
-        site = traced.get(quantity.name)
-        if site is None:
-            continue
-        if site["is_observed"]:
-            raise RitzError(
-                f"site {quantity.name!r} is observed inside a scan and cannot be redrawn; let the "
-                "model take None for those data, and pass predict data without them"
-            )
-        drawn[quantity.name] = jnp.asarray(site["value"])
-    return drawn
-
-
-def is_factor(msg: Any) -> bool:
-    """Whether a sample message is a `numpyro.factor`."""
-    fn = msg["fn"]
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return isinstance(fn, dist.Unit)
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A sample site as an abstract run shows it."""
-
-    name: str
-    latent: bool
-    data: bool
-    shape: tuple[int, ...]
-    unconstrained_shape: tuple[int, ...]
-    support: Any
-    dims: tuple[str, ...]
-    plates: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Structure:
-    """What an abstract run of a model shows of its sites and plates."""
-
-    entries: tuple[Entry, ...]
-    deterministic: tuple[Quantity, ...]
-    plates: dict[str, int]
-    subsampled: frozenset[str]
-
-
-def structure(traced: Mapping[str, Any], plates: _Plates) -> Structure:
-    """Read a trace.
-
-    Raises:
-        RitzError: for a site that Ritz cannot treat, naming it.
-    """
-    entries, deterministic = [], []
+    out = {}
     for name, site in traced.items():
-        if site["type"] == "param":
-            raise RitzError(
-                f"site {name!r} is a numpyro.param; give it a prior with numpyro.sample, or fix it"
-            )
-        if site["type"] == "deterministic":
-            shape = jnp.shape(site["value"])
-            deterministic.append(Quantity(name, shape, _dims(site, shape, 0)))
-        if site["type"] == "sample":
-            entries.append(_entry(name, site))
-    return Structure(
-        tuple(entries), tuple(deterministic), dict(plates.sizes), frozenset(plates.subsampled)
-    )
+        whole = name.removesuffix("_unobserved")
+        if whole == name or f"{whole}_observed" not in traced or site["is_observed"]:
+            continue
+        fn, mask = site["fn"], True
+        while hasattr(fn, "base_dist"):
+            mask = getattr(fn, "_mask", mask)
+            fn = fn.base_dist
+        free = biject_to(site["fn"].support).inv(site["value"])
+        batch_dim = len(site["fn"].batch_shape)
+        each = dist.Normal(0.0, 1.0).log_prob(free)
+        each = each.sum(axis=tuple(range(batch_dim, each.ndim)))
+        if name + LOG_DET in traced:
+            each -= unwrapped(traced[name + LOG_DET]["fn"]).log_factor
+        scale = plates.scale(site["cond_indep_stack"])
+        out[f"{name} where observed"] = scale * jnp.where(mask, 0.0, each).sum()
+    return out
 
 
-def _entry(name: str, site: Any) -> Entry:
-    fn, latent = site["fn"], not site["is_observed"]
-    shape = jnp.shape(site["value"])
-    frames = tuple(frame.name for frame in site["cond_indep_stack"])
-    dims = _dims(site, shape, len(fn.event_shape))
-    if not latent:
-        _check_data(name, fn, shape)
-        return Entry(name, False, not is_factor(site), shape, (), None, dims, frames)
-    support = fn.support
-    if getattr(support, "is_discrete", False):
-        raise RitzError(
-            f"site {name!r} is discrete ({type(_base(fn)).__name__}) and not observed; sum it out "
-            "(numpyro.distributions.MixtureSameFamily or logsumexp), or pass its data"
-        )
-    if isinstance(_base(fn), dist.Delta):
-        raise RitzError(
-            f"site {name!r} has a Delta distribution; write numpyro.deterministic({name!r}, value)"
-        )
-    try:
-        transform = biject_to(support)
-    except NotImplementedError:
-        raise RitzError(
-            f"site {name!r} has support {support}, which has no map from the reals; "
-            "reparameterise it (numpyro.handlers.reparam)"
-        ) from None
-    free = tuple(transform.inverse_shape(shape))
-    return Entry(name, True, False, shape, free, support, dims, frames)
+def log_dets(traced: Trace, plates: Plates) -> dict[str, Any]:
+    """The log Jacobian determinant of each constrained latent site, scaled by plates only.
 
-
-def _check_data(name: str, fn: Any, shape: tuple[int, ...]) -> None:
-    """Data of shape (n, 1) against a distribution of shape (n,) would give n² terms."""
-    expected = tuple(fn.shape())
-    try:
-        together = jnp.broadcast_shapes(shape, expected)
-    except ValueError:
-        together = None
-    if together is None or math.prod(together) > max(math.prod(shape), math.prod(expected)):
-        raise RitzError(
-            f"site {name!r}: its data have shape {shape}, but its distribution has shape "
-            f"{expected}; reshape the data, or make the plates around the site match them"
-        )
-
-
-def _base(fn: Any) -> Any:
-    while isinstance(fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def _dims(site: Any, shape: tuple[int, ...], event_dim: int) -> tuple[str, ...]:
-    """A name for each axis: its plate's, or the site's own."""
-    names = [f"{site['name']}_dim_{i}" for i in range(len(shape))]
-    for frame in site.get("cond_indep_stack", ()):
-        axis = len(shape) - event_dim + frame.dim
-        if 0 <= axis < len(shape) and shape[axis] == frame.size:
-            names[axis] = frame.name
-    return tuple(names)
-
-
-def prior_strategies() -> tuple[tuple[str, Any, int], ...]:
-    """How starting points are drawn: a name, NumPyro's strategy, and how many to try."""
-    from numpyro.infer import init_to_median, init_to_sample, init_to_uniform
-
-    return (
-        ("the prior median", init_to_median(num_samples=15), 1),
-        ("a draw from the prior", init_to_sample, 30),
-        ("a uniform draw in unconstrained space", init_to_uniform(radius=2), 30),
-    )
+    `handlers.scale` and `handlers.mask` change a density, never a Jacobian.
+    """
+    out = {}
+    for name, site in traced.items():
+        if name.endswith(LOG_DET) and site["type"] == "sample":
+            scale = plates.scale(site["cond_indep_stack"])
+            out[name] = scale * jnp.sum(unwrapped(site["fn"]).log_factor)
+    return out

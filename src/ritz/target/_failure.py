@@ -1,5 +1,7 @@
 """From a traceback inside a model to one line that names the site, the dimension and the fix."""
 
+import functools
+import inspect
 import types
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +11,36 @@ import numpy as np
 
 from ritz._errors import RitzError
 
+_CONCRETISED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerBoolConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
 
-def concretised() -> tuple[type[Exception], ...]:
-    """What JAX raises where a program needs the value of an array that is being traced."""
-    return (
-        jax.errors.ConcretizationTypeError,
-        jax.errors.TracerArrayConversionError,
-        jax.errors.TracerBoolConversionError,
-        jax.errors.TracerIntegerConversionError,
-        jax.errors.NonConcreteBooleanIndexError,
-    )
+
+class NeedsValues(RitzError):
+    """A model needs the value of an array that is being traced.
+
+    Args:
+        model: the model.
+        error: what JAX raised.
+    """
+
+    def __init__(self, model: Callable[..., Any], error: Exception) -> None:
+        where = _locate(error, model)
+        super().__init__(
+            f"model {label(model)!r}{where.line} needs the value of a traced array (if, int(), "
+            "float(), a shape, a boolean index); use jax.numpy.where for a choice, and pass sizes "
+            "as Python integers"
+        )
+
+
+def needs_values(error: Exception) -> bool:
+    """Whether JAX raised this because a program needs the value of a traced array."""
+    shapes = isinstance(error, TypeError) and "concrete values" in str(error)
+    return shapes or isinstance(error, _CONCRETISED)
 
 
 def explain(error: Exception, model: Callable[..., Any]) -> RitzError:
@@ -27,33 +49,67 @@ def explain(error: Exception, model: Callable[..., Any]) -> RitzError:
     The traceback is walked for the model's own line and for the `numpyro.sample` call that
     failed; plates around that call tell which size does not fit.
     """
-    name, fn, obs, plates, line = None, None, None, [], ""
+    if isinstance(error, RitzError):
+        return error
+    at = _locate(error, model)
+    reason = " ".join(str(error).split())[:240] or type(error).__name__
+    if at.site is None:
+        return RitzError(f"model {label(model)!r} failed{at.line}: {type(error).__name__}: {reason}")
+    if isinstance(error, NotImplementedError):
+        kind = type(at.fn).__name__
+        return RitzError(f"site {at.site!r}{at.line}: {kind} cannot be sampled; give it a proper prior")
+    return RitzError(f"site {at.site!r}{at.line}: {_mismatch(at) or reason}")
+
+
+def label(model: Any) -> str:
+    """A model's name."""
+    inner = _inner(model)
+    return getattr(inner, "__name__", type(inner).__name__)
+
+
+class _Place:
+    """Where in a model an error arose."""
+
+    line: str = ""
+    site: str | None = None
+    fn: Any = None
+    obs: Any = None
+    plates: tuple[Any, ...] = ()
+
+
+def _locate(error: Exception, model: Callable[..., Any]) -> _Place:
+    at = _Place()
+    inner = _inner(model)
+    code = getattr(inner, "__code__", getattr(getattr(inner, "__call__", None), "__code__", None))
+    file = getattr(code, "co_filename", None)
     tb: types.TracebackType | None = error.__traceback__
-    files = {getattr(getattr(model, "__code__", None), "co_filename", None)}
     while tb is not None:
         frame = tb.tb_frame
-        if frame.f_code.co_filename in files:
-            line = f" (line {tb.tb_lineno} of {frame.f_code.co_filename.rsplit('/', 1)[-1]})"
+        if frame.f_code.co_filename == file:
+            at.line = f" (line {tb.tb_lineno} of {frame.f_code.co_filename.rsplit('/', 1)[-1]})"
         if frame.f_code.co_name == "sample" and "obs" in frame.f_locals:
-            name = frame.f_locals.get("name")
-            fn, obs = frame.f_locals.get("fn"), frame.f_locals.get("obs")
+            at.site = frame.f_locals.get("name")
+            at.fn, at.obs = frame.f_locals.get("fn"), frame.f_locals.get("obs")
         if frame.f_code.co_name == "process_message" and "cond_indep_stack" in frame.f_locals:
-            plates = list(frame.f_locals["cond_indep_stack"])
+            at.plates = tuple(frame.f_locals["cond_indep_stack"])
         tb = tb.tb_next
-    reason = " ".join(str(error).split())[:240] or type(error).__name__
-    if name is None:
-        label = getattr(model, "__name__", "model")
-        return RitzError(f"model {label!r} failed{line}: {type(error).__name__}: {reason}")
-    if isinstance(error, NotImplementedError):
-        kind = type(fn).__name__
-        return RitzError(f"site {name!r}{line}: {kind} cannot be sampled; give it a proper prior")
-    return RitzError(f"site {name!r}{line}: {_mismatch(fn, obs, plates) or reason}")
+    return at
 
 
-def _mismatch(fn: Any, obs: Any, plates: list[Any]) -> str | None:
-    shape = tuple(getattr(fn, "batch_shape", ()))
-    data = "" if obs is None else f" and its data shape {np.shape(obs)}"
-    for plate in plates:
+def _inner(model: Any) -> Any:
+    """The function inside handlers and `functools.partial`."""
+    while True:
+        inner = inspect.unwrap(model)
+        if isinstance(inner, functools.partial):
+            model = inner.func
+        else:
+            return inner
+
+
+def _mismatch(at: _Place) -> str | None:
+    shape = tuple(getattr(at.fn, "batch_shape", ()))
+    data = "" if at.obs is None else f" and its data shape {np.shape(at.obs)}"
+    for plate in at.plates:
         if len(shape) >= -plate.dim and shape[plate.dim] not in (1, plate.size):
             return (
                 f"plate {plate.name!r} has size {plate.size} at dim {plate.dim}, but the "

@@ -1,0 +1,1 @@
+"""Papers as runnable checks: one file a paper, `ritz.papers.<module>.<slug>`."""

@@ -1,0 +1,207 @@
+"""The sites and plates of a NumPyro model, from one abstract run."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions.transforms import biject_to
+
+from ritz._errors import RitzError
+from ritz.target import _effects as effects
+from ritz.target._base import Quantity, Site
+from ritz.target._constraints import describe
+from ritz.target._failure import NeedsValues, explain, needs_values
+from ritz.target._held import release
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A sample site as an abstract run shows it.
+
+    Attributes:
+        name: its name.
+        latent: whether it is neither data nor a factor.
+        data: whether it is observed.
+        shape: shape of its value.
+        unconstrained_shape: of a latent site, shape before the transform.
+        support: of a latent site.
+        dims: a name for each axis.
+        plates: the plates around it.
+    """
+
+    name: str
+    latent: bool
+    data: bool
+    shape: tuple[int, ...]
+    unconstrained_shape: tuple[int, ...]
+    support: Any
+    dims: tuple[str, ...]
+    plates: frozenset[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """What an abstract run of a model shows of its sites and plates.
+
+    Attributes:
+        entries: the sample sites.
+        deterministic: the deterministic sites.
+        plates: plate -> its rows.
+        taken: plate -> how many of them the run saw.
+    """
+
+    entries: tuple[Entry, ...]
+    deterministic: tuple[Quantity, ...]
+    plates: dict[str, int]
+    taken: dict[str, int]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The latent sites, laid out one after the other."""
+        sites, start = [], 0
+        for e in self.entries:
+            if e.latent:
+                words, spec = describe(e.support)
+                sites.append(
+                    Site(e.name, e.shape, e.unconstrained_shape, start, words, spec, e.dims)
+                )
+                start = sites[-1].stop
+        return tuple(sites)
+
+    @property
+    def observed(self) -> tuple[Quantity, ...]:
+        """The observed sites."""
+        return tuple(Quantity(e.name, e.shape, e.dims) for e in self.entries if e.data)
+
+
+def structure(
+    model: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    *,
+    whole: bool = True,
+    keep: frozenset[str] = frozenset(),
+) -> Structure:
+    """Run a model abstractly and note its sites.
+
+    Nothing is computed and no site is sampled: a latent site takes the value of zero in
+    unconstrained space.
+
+    Args:
+        model: the model.
+        args: its positional arguments; arrays may be `jax.ShapeDtypeStruct`.
+        kwargs: its keyword arguments.
+        whole: whether to make subsampled plates whole.
+        keep: plates that are never made whole.
+
+    Raises:
+        NeedsValues: where the model needs the value of an array.
+        RitzError: where it fails, or has a site that Ritz cannot treat, naming the site.
+    """
+    found: list[Structure] = []
+
+    def probe(dynamic: Any) -> None:
+        args, kwargs = release(eqx.combine(dynamic, static))
+        key = jax.random.key(0)
+        look = effects.noted(_placeholder)
+        traced, plates = effects.run(model, args, kwargs, key, look, whole=whole, keep=keep)
+        found.append(_read(traced, plates))
+
+    is_traced = lambda v: isinstance(v, jax.Array | jax.ShapeDtypeStruct)
+    dynamic, static = eqx.partition((args, kwargs), is_traced)
+    try:
+        jax.eval_shape(probe, dynamic)
+    except RitzError:
+        raise
+    except Exception as error:
+        if needs_values(error):
+            raise NeedsValues(model, error) from error
+        raise explain(error, model) from error
+    return found[-1]
+
+
+def _placeholder(msg: Any, plates: effects.Plates) -> Any:
+    """Zero in unconstrained space, for a latent site that has a density over the reals."""
+    name, fn = msg["name"], msg["fn"]
+    if msg["is_observed"]:
+        return None
+    base = effects.unwrapped(fn)
+    if getattr(fn.support, "is_discrete", False):
+        raise RitzError(
+            f"site {name!r} is discrete ({type(base).__name__}) and not observed; sum it out "
+            "(numpyro.distributions.MixtureSameFamily or logsumexp), or pass its data"
+        )
+    if isinstance(base, dist.Delta):
+        raise RitzError(
+            f"site {name!r} has a Delta distribution; write numpyro.deterministic({name!r}, value)"
+        )
+    if msg["value"] is not None:
+        raise RitzError(
+            f"site {name!r} has been given a value but is not observed; fix it with "
+            "numpyro.handlers.condition in place of substitute"
+        )
+    try:
+        transform = biject_to(fn.support)
+    except NotImplementedError:
+        raise RitzError(
+            f"site {name!r} has support {describe(fn.support)[0]}, which has no map from the "
+            "reals; reparameterise it (numpyro.handlers.reparam)"
+        ) from None
+    shape = (*msg["kwargs"]["sample_shape"], *fn.shape())
+    return transform(jnp.zeros(transform.inverse_shape(shape)))
+
+
+def _read(traced: effects.Trace, plates: effects.Plates) -> Structure:
+    entries, deterministic = [], []
+    for name, site in traced.items():
+        if site["type"] == "param":
+            raise RitzError(
+                f"site {name!r} is a numpyro.param; give it a prior with numpyro.sample, or fix it"
+            )
+        if site["type"] == "deterministic" and not name.endswith(effects.FREE):
+            shape = jnp.shape(site["value"])
+            deterministic.append(Quantity(name, shape, _dims(site, shape, 0)))
+        if site["type"] == "sample":
+            entries.append(_entry(name, site, traced))
+    return Structure(tuple(entries), tuple(deterministic), dict(plates.sizes), dict(plates.taken))
+
+
+def _entry(name: str, site: Any, traced: effects.Trace) -> Entry:
+    fn, latent = site["fn"], not site["is_observed"]
+    shape = jnp.shape(site["value"])
+    frames = frozenset(frame.name for frame in site["cond_indep_stack"])
+    dims = _dims(site, shape, len(fn.event_shape))
+    if latent:
+        free = jnp.shape(traced[name + effects.FREE]["value"])
+        return Entry(name, True, False, shape, free, fn.support, dims, frames)
+    _check_data(name, fn, shape)
+    return Entry(name, False, not effects.is_factor(fn), shape, (), None, dims, frames)
+
+
+def _check_data(name: str, fn: Any, shape: tuple[int, ...]) -> None:
+    """Data of shape (n, 1) against a distribution of shape (n,) would give n² terms."""
+    expected = tuple(fn.shape())
+    try:
+        together = jnp.broadcast_shapes(shape, expected)
+    except ValueError:
+        together = None
+    if together is None or math.prod(together) > max(math.prod(shape), math.prod(expected)):
+        raise RitzError(
+            f"site {name!r}: its data have shape {shape}, but its distribution has shape "
+            f"{expected}; reshape the data, or make the plates around the site match them"
+        )
+
+
+def _dims(site: Any, shape: tuple[int, ...], event_dim: int) -> tuple[str, ...]:
+    """A name for each axis: its plate's, or the site's own."""
+    names = [f"{site['name']}_dim_{i}" for i in range(len(shape))]
+    for frame in site.get("cond_indep_stack", ()):
+        axis = len(shape) - event_dim + frame.dim
+        if 0 <= axis < len(shape) and shape[axis] == frame.size:
+            names[axis] = frame.name
+    return tuple(names)
