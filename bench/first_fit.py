@@ -174,6 +174,14 @@ def run_memory(steps: int) -> dict[str, float]:
     return {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
+def run_predict(draws: int) -> dict[str, float]:
+    import numpy as np
+
+    kept = fit_ritz(0, 500).predict(n=draws, reduce=lambda draw: draw["y"].mean())
+    assert np.shape(kept) == (draws,)
+    return {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
 def run_import(module: str) -> dict[str, float]:
     began = time.perf_counter()
     __import__(module)
@@ -208,6 +216,8 @@ def main() -> None:
             print(json.dumps(runs[what]()))
         elif what == "memory":
             print(json.dumps(run_memory(int(rest[0]))))
+        elif what == "predict":
+            print(json.dumps(run_predict(int(rest[0]))))
         else:
             print(json.dumps(run_import(rest[0])))
         return
@@ -222,6 +232,9 @@ def main() -> None:
     out: dict[str, Any] = {name: medians(values) for name, values in rows.items()}
     for steps in (STEPS, 10 * STEPS, 100 * STEPS):
         out[f"memory {steps}"] = child("--child", "memory", str(steps))
+    for draws in (100, 10_000, 100_000):
+        out[f"predict memory {draws}"] = child("--child", "predict", str(draws))
+    predict = [out[f"predict memory {d}"]["peak_mib"] for d in (100, 100_000)]
     r, n, j = out["ritz"], out["numpyro"], out["jax"]
     peak = [out[f"memory {s}"]["peak_mib"] for s in (STEPS, 100 * STEPS)]
     out["ratios"] = ratios = {
@@ -233,6 +246,7 @@ def main() -> None:
         "compilations of the second fit": (r["compilations_second_mean"], 0),
         "step / plain JAX": (r["step"] / j["step"], 1.1),
         "peak memory, 100 × the steps": (peak[1] / peak[0], 1.05),
+        "peak memory of predict, 1000 × the draws": (predict[1] / predict[0], 1.05),
     }
     out["machine"] = {"python": platform.python_version(), "cpus": os.cpu_count()}
     for name in sorted(out):
@@ -240,7 +254,7 @@ def main() -> None:
             figures = ", ".join(f"{k} {v:.4g}" for k, v in out[name].items())
             print(f"{name}: {figures}")
     for name, (value, limit) in ratios.items():
-        print(f"{name:32} {value:7.3f}  to reach {limit:g}: {'yes' if value <= limit else 'NO'}")
+        print(f"{name:42} {value:7.3f}  to reach {limit:g}: {'yes' if value <= limit else 'NO'}")
     path = Path(args.out)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(out, indent=1) + "\n")

@@ -283,3 +283,19 @@ def test_windows_have_the_standard_error_of_their_mean():
     _, mean, se = history.windows(100)
     assert abs(mean.std() / 0.2 - 1) < 0.15
     assert abs(se.mean() / 0.2 - 1) < 0.05
+
+
+@pytest.mark.parametrize(("show", "shown"), [(True, True), (0.5, True), (False, False), (None, False)])
+def test_progress_is_shown_where_somebody_watches(show, shown, capsys):
+    run(PROBLEM, adam(), 30, KEY, progress=show)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert ("steps" in captured.err) == shown
+
+
+def test_progress_in_a_terminal(monkeypatch, capsys):
+    import sys
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    run(PROBLEM, adam(), 30, KEY)
+    assert "steps" in capsys.readouterr().err

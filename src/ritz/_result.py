@@ -12,18 +12,16 @@ import paramax
 
 from ritz import data as _data
 from ritz._compile import compile, spent
+from ritz._draws import at_keys, at_rows
 from ritz._errors import RitzError
-from ritz.diagnose import PSIS, moment_shift, psis
+from ritz._verdict import doubts
+from ritz.diagnose import PSIS, psis
 from ritz.family import AbstractFamily, name_of
 from ritz.report import Summary, labels, table_rows, to_arviz
 from ritz.solver import History
 from ritz.target import AbstractTarget
 
 DRAWS = 4000
-# Below this sd of the log-weights (a KL divergence of 0.02) a large k-hat is about tails that hold
-# next to nothing: the moments are right, and are checked by themselves.
-NEARLY_EQUAL = 0.2
-_CHUNK = 500
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -220,40 +218,12 @@ class Fit:
     @functools.cached_property
     def reasons(self) -> tuple[str, ...]:
         """What speaks against trusting the fit, a line each; empty where nothing does."""
-        out = [self.message] if self.message else []
-        out += _still_falling(self.history)
-        if self.psis is None or self.log_weight_sd is None:
-            out.append("k-hat cannot be computed here, so the fit's accuracy is unchecked")
-        elif self.psis.khat > self.psis.threshold and self.log_weight_sd > NEARLY_EQUAL:
-            richer = ", family='full_rank'" if name_of(self.q) == "mean_field" else ""
-            out.append(
-                f"k-hat {self.psis.khat:.2f} is above {self.psis.threshold:.2f}: q misses part of "
-                f"the posterior, often its tails or correlations; try more steps{richer}, or "
-                "reparameterise the model"
-            )
-        else:
-            out += self._moved()
-        return tuple(out)
-
-    def _moved(self) -> list[str]:
-        """The coordinate whose moments importance weighting changes most, if it does."""
-        assert self.psis is not None
-        shift = moment_shift(self._drawn["x"], self.psis)
-        allowed = 2 * shift.noise
-        mean, log_sd = np.abs(shift.mean), np.abs(shift.log_sd)
-        if mean.max() <= 0.1 + allowed and log_sd.max() <= 0.2 + allowed:
-            return []
-        worst = int(np.argmax(np.maximum(mean / 0.1, log_sd / 0.2)))
-        return [
-            f"importance weighting moves {self._coordinate(worst)} by {shift.mean[worst]:+.2f} sd "
-            f"and its sd by a factor {np.exp(shift.log_sd[worst]):.2f}, so q has not converged or "
-            "is too narrow; try more steps, another learning rate, or family='full_rank'"
-        ]
-
-    def _coordinate(self, index: int) -> str:
-        """A name for one entry of the unconstrained vector."""
-        site = next(s for s in self.target.sites if s.start <= index < s.stop)
-        return labels(site.name, site.unconstrained_shape)[index - site.start]
+        richer = "full_rank" if name_of(self.q) == "mean_field" else ""
+        drawn = self._drawn
+        found = doubts(
+            self.history, self.target, drawn["x"], drawn.get("log_weights"), self.psis, richer
+        )
+        return tuple([self.message] * bool(self.message) + found)
 
     @property
     def status(self) -> str:
@@ -319,19 +289,19 @@ class Fit:
             return drawn if reduce is None else reduce(drawn)
 
         base = jax.random.fold_in(self._key(key), 1)
-        return self._chunks(one, (self.q, target), n, base, (args, kwargs))
+        return at_keys(one, (self.q, target), n, base, (args, kwargs))
 
     @_model
     def prior_predict(self, n: int = 1000, key: jax.Array | None = None) -> dict[str, np.ndarray]:
         """Draws of every site, latent and observed, from the model without its data."""
         one = lambda target, key, _: target.prior_predict(key)
-        return self._chunks(one, self.target, n, jax.random.fold_in(self._key(key), 2), ())
+        return at_keys(one, self.target, n, jax.random.fold_in(self._key(key), 2), ())
 
     @_model
     def log_likelihood(self) -> dict[str, np.ndarray]:
         """Log density of each observation at each stored draw, unscaled."""
         one = lambda target, x, _: target.log_likelihood(x)
-        return self._over(one, self.target, self._drawn["x"], ())
+        return at_rows(one, self.target, self._drawn["x"], ())
 
     @_model
     def observed_data(self) -> dict[str, np.ndarray]:
@@ -383,55 +353,10 @@ class Fit:
             weight = target.log_density(x) - log_q
             return {"x": x, "values": target.constrain(x), "log_weights": weight}
 
-        drawn = self._chunks(one, (self.q, self.target), n, jax.random.fold_in(key, 0), ())
+        drawn = at_keys(one, (self.q, self.target), n, jax.random.fold_in(key, 0), ())
         names = [q.name for q in (*self.target.sites, *self.target.deterministic)]
         drawn["values"] = {name: drawn["values"][name] for name in names}  # JAX sorts by name
         return drawn
-
-    def _chunks(self, one: Any, parts: Any, n: int, key: jax.Array, extra: Any) -> Any:
-        """`one(parts, fold_in(key, i), extra)` for i below n, gathered on the host."""
-
-        def draw(parts: Any, i: Any, extra: Any) -> Any:
-            key, rest = extra
-            return one(parts, jax.random.fold_in(key, i), rest)
-
-        return self._over(draw, parts, np.arange(n), (key, extra))
-
-    def _over(self, one: Any, parts: Any, xs: np.ndarray, extra: Any) -> Any:
-        """`one(parts, x, extra)` over the rows of `xs`, gathered on the host."""
-        program, pieces = None, []
-        for begin in range(0, len(xs), _CHUNK):
-            rows = xs[begin : begin + _CHUNK]
-            padded = jnp.asarray(
-                np.resize(rows, (_CHUNK, *rows.shape[1:]))
-            )  # one shape, one program
-            program = _mapped(one, parts, padded, extra) if program is None else program
-            pieces.append(jax.tree.map(np.asarray, program(parts, padded, extra)))
-        return jax.tree.map(lambda *v: np.concatenate(v)[: len(xs)], *pieces)
-
-
-def _mapped(one: Any, parts: Any, rows: Any, extra: Any) -> Any:
-    """`one` over rows, as many side by side as fit a cache's worth of data each."""
-    size = sum(np.size(v) for v in jax.tree.leaves((parts, extra)) if hasattr(v, "shape"))
-    batch = max(1, min(_CHUNK, (1 << 22) // max(size, 1)))
-
-    def whole(parts: Any, rows: Any, extra: Any) -> Any:
-        return jax.lax.map(lambda row: one(parts, row, extra), rows, batch_size=batch)
-
-    return compile(whole, parts, rows, extra)
-
-
-def _still_falling(history: History) -> list[str]:
-    """Whether the loss of the last tenth is below that of the tenth before by more than noise."""
-    tenth = len(history) // 10
-    if tenth < 20:
-        return []
-    before, last = history.loss[-2 * tenth : -tenth], history.loss[-tenth:]
-    drop = float(np.mean(before) - np.mean(last))
-    noise = float(np.hypot(np.std(before), np.std(last)) / tenth**0.5)
-    if drop <= max(4 * noise, 0.1):
-        return []
-    return [f"the loss was still falling ({drop:.2g} over the last tenth); use more steps"]
 
 
 def _site(named: dict[str, Any], site: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from ritz._compile import compile
 from ritz._errors import RitzError
 from ritz.fit import make_target
-from ritz.target import term_name
+from ritz.target import LOG_DET, term_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def check(model: Any, data: Any = None, seed: int = 0) -> Check:
     rows += [_row(q, "deterministic", "", {}) for q in target.deterministic]
     shown = {row["name"] for row in rows}
     for name, value in terms.items():
-        if name not in shown and not name.endswith("_log_det"):
+        if name not in shown and not name.endswith(LOG_DET):
             rows.append(
                 {"name": name, "kind": "factor", "shape": (), "support": "", "dims": ()}
                 | {"log_density": float(value)}

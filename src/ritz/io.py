@@ -264,13 +264,13 @@ def _read_meta(path: Path) -> dict[str, Any]:
 
 
 def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with warnings.catch_warnings(action="ignore"), np.load(file, allow_pickle=False) as npz:
-            return {name: npz[name] for name in npz.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # zipfile, zlib, ast and NumPy each have their own
-        raise _damaged(file, error) from error
+    with file.open("rb") as handle:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                archive = np.load(handle, allow_pickle=False)
+                return {name: archive[name] for name in archive.files}
+        except Exception as error:  # zipfile, zlib, ast and NumPy each have their own
+            raise _damaged(file, error) from error
 
 
 def _damaged(file: Path, error: Exception) -> RitzError:

@@ -95,7 +95,7 @@ def build(family: Any, target: Any, start: Any) -> AbstractFamily:
         if family not in _REGISTRY:
             raise RitzError(f"no family {family!r}; {suggest(family, _REGISTRY)}")
         family = _REGISTRY[family].build
-    if not isinstance(family, eqx.Module) and callable(family):
+    if callable(family) and not isinstance(family, eqx.Module | type):
         family = family(target, start)
     if not isinstance(family, AbstractFamily):
         raise RitzError(

@@ -28,7 +28,9 @@ class Check:
         """Whether the claim holds."""
         if not math.isfinite(self.value):
             return False
-        return self.value <= self.threshold if self.direction == "<=" else self.value >= self.threshold
+        return (
+            self.value <= self.threshold if self.direction == "<=" else self.value >= self.threshold
+        )
 
     def __str__(self) -> str:
         mark = "holds" if self.holds else "FAILS"

@@ -18,6 +18,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self.show and self.steps:
+            from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             self.bar = Progress(
@@ -27,6 +28,7 @@ class Progress:
                 TimeRemainingColumn(),
                 refresh_per_second=max(0.01, 1.0 / self.interval),
                 transient=True,
+                console=None if _in_notebook() else Console(stderr=True, force_terminal=True),
             )
             self.bar.start()
             self.task = self.bar.add_task("", total=self.steps, loss="…")
@@ -49,6 +51,8 @@ class Progress:
 
 
 def _watched() -> bool:
-    if "ipykernel" in sys.modules:
-        return True
-    return sys.stderr.isatty() and sys.stdout.isatty()
+    return _in_notebook() or sys.stderr.isatty()
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules

@@ -1,6 +1,7 @@
 """What is approximated: an unnormalised log density over named sites, with its data."""
 
 from ritz.target._base import (
+    LOG_DET,
     AbstractTarget,
     Quantity,
     Site,
@@ -8,11 +9,13 @@ from ritz.target._base import (
     float_dtype,
     term_name,
 )
+from ritz.target._batched import from_batches
 from ritz.target._log_density import LogDensityTarget, from_log_density
-from ritz.target._numpyro import NumPyroTarget, from_batches, from_numpyro
+from ritz.target._numpyro import NumPyroTarget, from_numpyro
 from ritz.target._saved import SavedTarget
 
 __all__ = [
+    "LOG_DET",
     "AbstractTarget",
     "LogDensityTarget",
     "NumPyroTarget",

@@ -15,6 +15,8 @@ from ritz._errors import RitzError
 
 # The term of a site's Jacobian is named after the site and this, which no site's name ends in.
 LOG_DET = " log_det"
+# The unconstrained value of a latent site is noted in a trace under its name and this.
+FREE = " unconstrained"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +145,8 @@ class AbstractTarget(eqx.Module):
         """The user's own structure (pytree) of named values."""
         return values
 
-    def unpack(self, values: Any) -> dict[str, Any]:
-        """The inverse of `pack`."""
+    def unpack(self, values: Any) -> Any:
+        """The inverse of `pack`; `check_values` says whether its result is right."""
         return values
 
     def describe(self) -> str:

@@ -1,5 +1,6 @@
 """Constraints by name, so that a fit file can hold them as data."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ _SINGLETONS = (
     "positive_definite",
     "softplus_positive",
     "softplus_lower_cholesky",
+    "positive_semidefinite",
     "l1_ball",
     "circular",
 )
@@ -48,6 +50,8 @@ def describe(constraint: Any) -> tuple[str, tuple[Any, ...] | None]:
         words, spec = describe(constraint.base_constraint)
         n = int(constraint.reinterpreted_batch_ndims)
         return words, None if spec is None else ("independent", n, spec)
+    if isinstance(constraint, constraints.zero_sum):
+        return "zero sum", ("zero_sum", int(constraint.event_dim))
     for name in _SINGLETONS:
         if constraint is getattr(constraints, name, None):
             return name.replace("_", " "), (name,)
@@ -59,7 +63,8 @@ def describe(constraint: Any) -> tuple[str, tuple[Any, ...] | None]:
             shown = ", ".join("…" if v is None else f"{v:g}" for v in values)
             word = name.replace("_eq", "").replace("_", " ")
             return f"{word}({shown})", None if None in values else (name, *values)
-    return str(constraint).replace("_", " "), None
+    name = type(constraint).__name__.removeprefix("_")
+    return re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower(), None
 
 
 def constraint(spec: tuple[Any, ...]) -> Any:
@@ -73,6 +78,8 @@ def constraint(spec: tuple[Any, ...]) -> Any:
     name, *rest = spec
     if name == "independent":
         return constraints.independent(constraint(tuple(rest[1])), int(rest[0]))
+    if name == "zero_sum":
+        return constraints.zero_sum(int(rest[0]))
     if name in _SINGLETONS:
         return getattr(constraints, name)
     if name in _BOUNDED:

@@ -11,18 +11,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.core import Tracer
 from numpyro.distributions.transforms import biject_to
 from numpyro.handlers import seed, substitute, trace
 from numpyro.primitives import Messenger
 
 from ritz._errors import RitzError
-from ritz.target._base import LOG_DET, Site
-
-# The unconstrained value of a latent site is noted under this name: after a scan the site's own
-# support may no longer broadcast against its values.
-FREE = " unconstrained"
+from ritz.target._base import FREE, LOG_DET, Site
+from ritz.target._constraints import describe
 
 Trace = Mapping[str, Any]
 
@@ -57,7 +56,7 @@ class Plates(Messenger):
             if self.whole and name not in self.keep and subsample_size not in (None, size):
                 msg["args"] = (size, None)
                 msg["value"] = jnp.arange(size)
-            self.sizes[name] = size
+            self.sizes[name] = int(size)
         if msg["type"] == "control_flow":
             self._follow(msg)
 
@@ -100,7 +99,7 @@ class Plates(Messenger):
 
     def scale(self, frames: Any) -> float:
         """How many rows of the whole each row in these plates stands for."""
-        return math.prod(self.sizes[frame.name] / frame.size for frame in frames)
+        return math.prod((self.sizes[f.name] / f.size for f in frames), start=1.0)
 
 
 class _ScaleRows(Messenger):
@@ -174,7 +173,8 @@ def run(
     if value_of is not None:
 
         def value(msg: Any) -> Any:
-            return value_of(msg, plates) if msg["type"] == "sample" else None
+            latent = msg["type"] == "sample" and not msg["is_observed"]
+            return value_of(msg, plates) if latent else None
 
         wrapped = substitute(wrapped, substitute_fn=value)
     if totals:
@@ -200,7 +200,7 @@ def at(sites: Mapping[str, Site], x: Any) -> Callable[[Any, Plates], Any]:
             if frame.name in plates.rows:
                 axis = frame.dim - free_event_dim
                 free = jnp.take(free, plates.rows[frame.name], axis=axis)
-        if _is_identity(transform):
+        if is_identity(transform):
             return free
         value = transform(free)
         log_det = transform.log_abs_det_jacobian(free, value)
@@ -235,19 +235,37 @@ def given(values: Mapping[str, Any]) -> Callable[[Any, Plates], Any]:
 
 
 def noted(value_of: Callable[[Any, Plates], Any]) -> Callable[[Any, Plates], Any]:
-    """The same values; each unconstrained value is noted as `NAME` + `FREE` too."""
+    """The same values; each unconstrained value is noted as `NAME` + `FREE` too.
+
+    It could not be found from the trace: after a scan, bounds of unequal rank do not broadcast
+    against the values.
+    """
 
     def and_note(msg: Any, plates: Plates) -> Any:
         value = value_of(msg, plates)
         if value is not None:
-            free = biject_to(msg["fn"].support).inv(value)
+            transform = biject_to(msg["fn"].support)
+            free = transform.inv(value)
+            _check_inside(msg, value, free, transform(free))
             numpyro.deterministic(msg["name"] + FREE, free)
         return value
 
     return and_note
 
 
-def _is_identity(transform: Any) -> bool:
+def _check_inside(msg: Any, value: Any, free: Any, back: Any) -> None:
+    """Where values are known, refuse one that its own transform does not give back."""
+    if isinstance(value, Tracer) or isinstance(back, Tracer):
+        return
+    if not np.isfinite(free).all() or not np.allclose(value, back, rtol=1e-3, atol=1e-5):
+        raise RitzError(
+            f"site {msg['name']!r}: the value given is outside its support "
+            f"{describe(msg['fn'].support)[0]}, or on its edge"
+        )
+
+
+def is_identity(transform: Any) -> bool:
+    """Whether a transform leaves values as they are."""
     while isinstance(transform, dist.transforms.IndependentTransform):
         transform = transform.base_transform
     return isinstance(transform, dist.transforms.IdentityTransform)
@@ -263,52 +281,3 @@ def unwrapped(fn: Any) -> Any:
     while isinstance(fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
-
-
-def log_prob(site: Any, *, scaled: bool = True) -> Any:
-    """Log density of a traced site, an array over its batch."""
-    if site["intermediates"]:
-        value = site["fn"].log_prob(site["value"], site["intermediates"])
-    else:
-        value = site["fn"].log_prob(site["value"])
-    return value * site["scale"] if scaled and site["scale"] is not None else value
-
-
-def imputed(traced: Trace, plates: Plates) -> dict[str, Any]:
-    """A standard normal density for each entry of an `obs_mask` site that has been observed.
-
-    NumPyro keeps a latent value for each entry, uses those that are missing, and masks out the
-    density of the others: an improper density, which no family can match. With a proper one that
-    depends on nothing else, the posterior of everything else is the same.
-    """
-    out = {}
-    for name, site in traced.items():
-        whole = name.removesuffix("_unobserved")
-        if whole == name or f"{whole}_observed" not in traced or site["is_observed"]:
-            continue
-        fn, mask = site["fn"], True
-        while hasattr(fn, "base_dist"):
-            mask = getattr(fn, "_mask", mask)
-            fn = fn.base_dist
-        free = biject_to(site["fn"].support).inv(site["value"])
-        batch_dim = len(site["fn"].batch_shape)
-        each = dist.Normal(0.0, 1.0).log_prob(free)
-        each = each.sum(axis=tuple(range(batch_dim, each.ndim)))
-        if name + LOG_DET in traced:
-            each -= unwrapped(traced[name + LOG_DET]["fn"]).log_factor
-        scale = plates.scale(site["cond_indep_stack"])
-        out[f"{name} where observed"] = scale * jnp.where(mask, 0.0, each).sum()
-    return out
-
-
-def log_dets(traced: Trace, plates: Plates) -> dict[str, Any]:
-    """The log Jacobian determinant of each constrained latent site, scaled by plates only.
-
-    `handlers.scale` and `handlers.mask` change a density, never a Jacobian.
-    """
-    out = {}
-    for name, site in traced.items():
-        if name.endswith(LOG_DET) and site["type"] == "sample":
-            scale = plates.scale(site["cond_indep_stack"])
-            out[name] = scale * jnp.sum(unwrapped(site["fn"]).log_factor)
-    return out

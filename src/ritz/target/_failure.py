@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ritz._errors import RitzError
+from ritz.target._base import FREE
 
 _CONCRETISED = (
     jax.errors.ConcretizationTypeError,
@@ -52,12 +53,16 @@ def explain(error: Exception, model: Callable[..., Any]) -> RitzError:
     if isinstance(error, RitzError):
         return error
     at = _locate(error, model)
-    reason = " ".join(str(error).split())[:240] or type(error).__name__
+    reason = " ".join(str(error).split()).replace(FREE, "")[:240] or type(error).__name__
     if at.site is None:
-        return RitzError(f"model {label(model)!r} failed{at.line}: {type(error).__name__}: {reason}")
+        return RitzError(
+            f"model {label(model)!r} failed{at.line}: {type(error).__name__}: {reason}"
+        )
     if isinstance(error, NotImplementedError):
         kind = type(at.fn).__name__
-        return RitzError(f"site {at.site!r}{at.line}: {kind} cannot be sampled; give it a proper prior")
+        return RitzError(
+            f"site {at.site!r}{at.line}: {kind} cannot be sampled; give it a proper prior"
+        )
     return RitzError(f"site {at.site!r}{at.line}: {_mismatch(at) or reason}")
 
 
@@ -80,7 +85,7 @@ class _Place:
 def _locate(error: Exception, model: Callable[..., Any]) -> _Place:
     at = _Place()
     inner = _inner(model)
-    code = getattr(inner, "__code__", getattr(getattr(inner, "__call__", None), "__code__", None))
+    code = getattr(inner, "__code__", None) or getattr(type(inner).__call__, "__code__", None)
     file = getattr(code, "co_filename", None)
     tb: types.TracebackType | None = error.__traceback__
     while tb is not None:

@@ -54,7 +54,7 @@ def hold(arguments: Any, kinds: str) -> Any:
             return value
         if jnp.issubdtype(value.dtype, jax.dtypes.extended):
             return value  # random keys
-        if value.dtype.kind in kinds or value.dtype.kind in "USOMmV" and not _is_jax(value):
+        if value.dtype.kind in kinds or (value.dtype.kind in "USOMmV" and not _is_jax(value)):
             return Held(np.asarray(value))
         return jnp.asarray(value)
 

@@ -12,7 +12,14 @@ from numpyro.distributions import constraints as nc
 from numpyro.distributions.transforms import biject_to
 
 from ritz._errors import RitzError
-from ritz.target._base import AbstractTarget, Quantity, Site, check_values, float_dtype
+from ritz.target._base import (
+    LOG_DET,
+    AbstractTarget,
+    Quantity,
+    Site,
+    check_values,
+    float_dtype,
+)
 from ritz.target._constraints import describe
 from ritz.target._start import search
 
@@ -26,6 +33,8 @@ class LogDensityTarget(AbstractTarget):
     fn: Callable[..., Any] = eqx.field(static=True)
     transforms: tuple[Any, ...]
     treedef: Any = eqx.field(static=True)
+    # Functions among the example's leaves (the activations of a network), by position.
+    fixed: tuple[tuple[int, Any], ...] = eqx.field(static=True)
     example: Float[Array, " d"]
 
     def log_density(
@@ -43,7 +52,7 @@ class LogDensityTarget(AbstractTarget):
             )
         density = jnp.asarray(self.fn(self.pack(self.constrain(x))), float_dtype())
         return {self.name: density} | {
-            f"{name}_log_det": value for name, value in self._log_dets(x).items()
+            name + LOG_DET: value for name, value in self._log_dets(x).items()
         }
 
     @property
@@ -85,16 +94,25 @@ class LogDensityTarget(AbstractTarget):
 
     def pack(self, values: dict[str, Any]) -> Any:
         leaves = [values[site.name] for site in self.sites]
+        for position, leaf in self.fixed:  # ascending
+            leaves.insert(position, leaf)
         return jax.tree.unflatten(self.treedef, leaves)
 
-    def unpack(self, values: Any) -> dict[str, Any]:
-        leaves, treedef = jax.tree.flatten(values)
+    def unpack(self, values: Any) -> Any:
+        names = [site.name for site in self.sites]
+        leaves, treedef = jax.tree.flatten(values, is_leaf=lambda v: isinstance(v, list))
+        if treedef != self.treedef:
+            if isinstance(values, dict) and set(values) <= set(names):
+                return values  # some of the sites, by name
+            leaves, treedef = jax.tree.flatten(values)
         if treedef != self.treedef:
             raise RitzError(
                 f"values arrived with structure {treedef}, expected that of the example: "
                 f"{self.treedef}"
             )
-        return {site.name: leaf for site, leaf in zip(self.sites, leaves, strict=True)}
+        at = {position for position, _ in self.fixed}
+        free = [leaf for i, leaf in enumerate(leaves) if i not in at]
+        return dict(zip(names, free, strict=True))
 
 
 def from_log_density(
@@ -105,17 +123,19 @@ def from_log_density(
     Args:
         fn: maps a pytree like `example` to a scalar :math:`\log\tilde p(\theta)`, without any
             Jacobian; data are closed over.
-        example: a pytree of floating arrays: the shapes, and the starting point.
-        constraints: a pytree like `example` whose leaves are constraints of
-            `numpyro.distributions.constraints`; for a dict, only the constrained entries are
-            needed. Unconstrained by default.
+        example: a pytree of numbers and arrays, such as a dict, a tuple or an Equinox module: the
+            shapes, and the starting point. Whole numbers become floating ones; functions in it
+            stay as they are.
+        constraints: constraints of `numpyro.distributions.constraints` laid out like `example`.
+            One constraint in place of a part of the example holds for every array in that part;
+            what has none, or None, is unconstrained. A dict needs only the constrained entries.
 
     Returns:
-        the target.
+        the target. Its sites are named after their place in the example, as in `layers.0.bias`.
 
     Raises:
-        RitzError: for an example that is empty, not floating or outside its constraint, and
-            where `fn` does not return a scalar.
+        RitzError: for an example that is empty, not numbers or outside its constraint, and where
+            `fn` fails or does not return one real number.
 
     >>> import jax.numpy as jnp
     >>> from numpyro.distributions import constraints
@@ -123,30 +143,26 @@ def from_log_density(
     >>> from_log_density(gamma, {"rate": 1.0}, {"rate": constraints.positive}).dim
     1
     """
+    if not callable(fn):
+        raise RitzError(f"the log density is a {type(fn).__name__}; expected a function")
     paths, treedef = jax.tree.flatten_with_path(example)
-    if not paths:
-        raise RitzError("the example has no arrays; give one value of the parameters")
-    wanted = _constraint_leaves(example, constraints)
-    sites, transforms, parts, start = [], [], [], 0
-    for (path, leaf), kind in zip(paths, wanted, strict=True):
-        name = jax.tree_util.keystr(path, simple=True, separator=".") or "theta"
-        value = np.asarray(leaf)
-        if value.dtype.kind not in "fiu":
-            raise RitzError(f"example {name!r} has dtype {value.dtype}; expected real numbers")
-        value = value.astype(float_dtype())
-        transform = biject_to(kind)
-        if not np.all(kind(value)):
-            words = describe(kind)[0]
-            raise RitzError(
-                f"example {name!r} = {np.ravel(value)[:4]} is not in its support {words}"
-            )
-        free = np.asarray(transform.inv(jnp.asarray(value)))
+    wanted = _spread(example, constraints, "the example")
+    names = _names([path for path, _ in paths])
+    sites, transforms, parts, fixed, start = [], [], [], [], 0
+    for i, ((_, leaf), name, kind) in enumerate(zip(paths, names, wanted, strict=True)):
+        if callable(leaf) and not hasattr(leaf, "dtype"):
+            fixed.append((i, leaf))
+            continue
+        value = _number(name, leaf)
         words, spec = describe(kind)
-        dims = tuple(f"{name}_dim_{i}" for i in range(value.ndim))
+        transform, free = _inverse(name, value, kind, words)
+        dims = tuple(f"{name}_dim_{axis}" for axis in range(value.ndim))
         sites.append(Site(name, value.shape, free.shape, start, words, spec, dims))
         transforms.append(transform)
         parts.append(free.reshape(-1))
         start = sites[-1].stop
+    if not sites:
+        raise RitzError("the example has no arrays; give one value of the parameters")
     target = LogDensityTarget(
         sites=tuple(sites),
         observed=(),
@@ -154,53 +170,98 @@ def from_log_density(
         fn=fn,
         transforms=tuple(transforms),
         treedef=treedef,
+        fixed=tuple(fixed),
         example=jnp.asarray(np.concatenate(parts), float_dtype()),
     )
     _check_scalar(target)
     return target
 
 
-def _constraint_leaves(example: Any, constraints: Any) -> list[Any]:
-    is_constraint = lambda leaf: leaf is None or isinstance(leaf, nc.Constraint)
-    if constraints is None:
-        constraints = jax.tree.map(lambda _: nc.real, example)
-    elif isinstance(example, dict) and isinstance(constraints, dict):
-        unknown = [name for name in constraints if name not in example]
+def _names(paths: list[Any]) -> list[str]:
+    """A name for each leaf: its path with dots, or in full where dots do not tell leaves apart."""
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") or "theta" for path in paths]
+    return names if len(set(names)) == len(names) else list(map(jax.tree_util.keystr, paths))
+
+
+def _number(name: str, leaf: Any) -> np.ndarray:
+    value = np.asarray(leaf)
+    if value.dtype.kind not in "fiu" and not jnp.issubdtype(value.dtype, jnp.floating):
+        raise RitzError(f"example {name!r} has dtype {value.dtype}; expected real numbers")
+    value = value.astype(float_dtype())
+    if not np.isfinite(value).all():
+        raise RitzError(f"example {name!r} holds {value[~np.isfinite(value)][0]}; give numbers")
+    return value
+
+
+def _inverse(name: str, value: np.ndarray, kind: Any, words: str) -> tuple[Any, np.ndarray]:
+    """A part of the example's transform, and its unconstrained value."""
+    if value.ndim < kind.event_dim:
+        raise RitzError(
+            f"example {name!r} has shape {value.shape}, but its constraint, {words}, is on arrays "
+            f"of {kind.event_dim} axes or more"
+        )
+    try:
+        transform = biject_to(kind)
+    except NotImplementedError:
+        raise RitzError(
+            f"the constraint of {name!r}, {words}, has no map from the reals; use another one"
+        ) from None
+    free = np.asarray(transform.inv(jnp.asarray(value)))
+    if not np.all(kind(value)) or not np.isfinite(free).all():
+        raise RitzError(
+            f"example {name!r} = {np.ravel(value)[:4]} is not inside its support {words}"
+        )
+    return transform, free
+
+
+def _spread(example: Any, wanted: Any, where: str) -> list[Any]:
+    """A constraint for each leaf of the example."""
+    if wanted is None or isinstance(wanted, nc.Constraint):
+        kind = nc.real if wanted is None else wanted
+        return [kind for _ in jax.tree.leaves(example)]
+    if isinstance(example, dict) and isinstance(wanted, dict):
+        unknown = [name for name in wanted if name not in example]
         if unknown:
             raise RitzError(
-                f"constraints name {', '.join(map(repr, unknown))}, which the example lacks; it "
-                f"has {', '.join(map(repr, example))}"
+                f"constraints name {', '.join(map(repr, unknown))}, which {where} lacks; it has "
+                f"{', '.join(map(repr, example))}"
             )
-        constraints = {
-            name: constraints.get(name, jax.tree.map(lambda _: nc.real, value))
-            for name, value in example.items()
-        }
-    try:
-        spread = jax.tree.map(lambda _, c: c, example, constraints, is_leaf=is_constraint)
-    except ValueError as error:
-        raise RitzError(f"constraints do not have the example's structure: {error}") from None
-    leaves = jax.tree.leaves(spread, is_leaf=is_constraint)
-    for leaf in leaves:
-        if not isinstance(leaf, nc.Constraint):
-            raise RitzError(
-                f"a constraint arrived as {leaf!r}; expected one of "
-                "numpyro.distributions.constraints"
-            )
-    return leaves
+        wanted = {name: wanted.get(name) for name in example}
+    kinds, outer = _children(wanted)
+    parts, shape = _children(example)
+    if outer != shape or not parts:
+        raise RitzError(
+            f"constraints of {where} arrived as {type(wanted).__name__}; expected one of "
+            "numpyro.distributions.constraints, or the structure of the example"
+        )
+    inner = where if where != "the example" else "its part"
+    return [kind for part, k in zip(parts, kinds, strict=True) for kind in _spread(part, k, inner)]
+
+
+def _children(node: Any) -> tuple[list[Any], Any]:
+    """A pytree's direct children and its outermost structure; none for a leaf."""
+    children, outer = jax.tree.flatten(node, is_leaf=lambda v: v is not node)
+    if len(children) == 1 and children[0] is node:
+        return [], None
+    return children, outer
 
 
 def _check_scalar(target: LogDensityTarget) -> None:
-    values = jax.eval_shape(lambda: target.pack(target.constrain(target.example)))
     try:
-        out = jax.eval_shape(target.fn, values)
+        out = jax.eval_shape(lambda x: target.fn(target.pack(target.constrain(x))), target.example)
     except Exception as error:
         reason = " ".join(str(error).split())[:240]
         raise RitzError(
             f"the log density {target.name!r} fails at its example: {reason}"
         ) from error
-    if getattr(out, "shape", None) != ():
-        shapes = jax.tree.map(lambda o: o.shape, out)
+    shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(out)]
+    if shapes != [()] or jax.tree.structure(out) != jax.tree.structure(0.0):
+        said = f"shape {shapes[0]}" if len(shapes) == 1 else type(out).__name__
         raise RitzError(
-            f"the log density {target.name!r} returned shape {shapes} at the example, expected one "
+            f"the log density {target.name!r} returned {said} at the example, expected one "
             "number: sum over the terms"
+        )
+    if jnp.issubdtype(out.dtype, jnp.complexfloating):
+        raise RitzError(
+            f"the log density {target.name!r} returned a complex number; take its real part"
         )

@@ -1,20 +1,23 @@
 """Targets from NumPyro models: any model whose latent sites are continuous."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
 from ritz.target import _effects as effects
-from ritz.target._base import AbstractTarget, Quantity, Site, check_values, float_dtype
-from ritz.target._constraints import describe
-from ritz.target._failure import concretised, explain
+from ritz.target import _terms
+from ritz.target._base import FREE, AbstractTarget, Quantity, Site, check_values, float_dtype
+from ritz.target._failure import NeedsValues, explain, label
+from ritz.target._held import EVERYTHING, INTEGERS, NOTHING, hold, release
+from ritz.target._prior import strategies
 from ritz.target._start import search
+from ritz.target._structure import Structure, structure
 
 
 class NumPyroTarget(AbstractTarget):
@@ -26,8 +29,12 @@ class NumPyroTarget(AbstractTarget):
     model: Callable[..., Any] = eqx.field(static=True)
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    # Plates over a batch's rows, each with the rows of the whole.
+    # The dtype kinds of arguments whose values the model needs; see `_held`.
+    holds: str = eqx.field(static=True)
+    # Plates that follow a batch's rows, each with its size at all rows.
     totals: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    # Plates of all rows that say how many of them a batch has.
+    declared: frozenset[str] = eqx.field(static=True)
     holds_all: bool = eqx.field(static=True)
 
     @property
@@ -38,11 +45,37 @@ class NumPyroTarget(AbstractTarget):
     def has_model(self) -> bool:
         return True
 
-    def _trace(self, x: Array, key: Any = None, batch: Any = None) -> dict[str, Any]:
-        args, kwargs = (self.args, self.kwargs) if batch is None else split_batch(batch)
-        totals = {} if batch is None else dict(self.totals)
-        sites = {site.name: site for site in self.sites}
-        return effects.trace_at(self.model, args, kwargs, sites, x, key=key, totals=totals)
+    def run(
+        self,
+        x: Array,
+        key: Any = None,
+        args: Any = None,
+        kwargs: Any = None,
+        *,
+        scaled: bool = True,
+    ) -> tuple[effects.Trace, effects.Plates]:
+        """The model's trace at an unconstrained vector, and its plates.
+
+        Args:
+            x: unconstrained vector.
+            key: for subsampled plates; without it they are made whole.
+            args: positional arguments in place of the target's own.
+            kwargs: keyword arguments in place of the target's own.
+            scaled: whether to scale the sites in plates over a batch's rows.
+        """
+        if args is None:
+            args, kwargs = self.args, self.kwargs
+        args, kwargs = release((args, kwargs))
+        return effects.run(
+            self.model,
+            args,
+            kwargs,
+            jax.random.key(0) if key is None else key,
+            effects.at({site.name: site for site in self.sites}, x),
+            whole=key is None,
+            keep=self.declared,
+            totals=dict(self.totals) if scaled else None,
+        )
 
     def log_density(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
@@ -52,80 +85,107 @@ class NumPyroTarget(AbstractTarget):
     def terms(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
     ) -> dict[str, Float[Array, ""]]:
-        trace = self._trace(x, key, batch)
-        return {
-            name: jnp.asarray(effects.log_prob(site), float_dtype()).sum()
-            for name, site in trace.items()
-            if site["type"] == "sample"
-        }
+        if batch is None:
+            return _terms.terms(*self.run(x, key, scaled=not self.holds_all))
+        return _terms.terms(*self.run(x, key, *split_batch(batch)))
 
     def constrain(self, x: Float[Array, " d"]) -> dict[str, Array]:
-        trace = self._trace(x)
+        traced, _ = self.run(x)
         names = [q.name for q in (*self.sites, *self.deterministic)]
-        return {name: jnp.asarray(trace[name]["value"]) for name in names}
+        return {name: jnp.asarray(traced[name]["value"]) for name in names}
 
     def unconstrain(self, values: dict[str, Any]) -> Float[Array, " d"]:
         check_values(self.sites, values)
-        substituted = effects.substitute(self.model, data=values)
-        trace = effects.run(substituted, self.args, self.kwargs, jax.random.key(0))
-        parts = [effects.inverse(trace[site.name]).reshape(-1) for site in self.sites]
-        return jnp.concatenate(parts).astype(float_dtype())
+        arrays = {name: jnp.asarray(value, float_dtype()) for name, value in values.items()}
+        return self._free(effects.given(arrays), jax.random.key(0))
 
     def log_det(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        trace = self._trace(x)
-        parts = [
-            effects.log_prob(site).sum()
-            for name, site in trace.items()
-            if name.endswith(effects.LOG_DET) and site["type"] == "sample"
-        ]
+        parts = _terms.log_dets(*self.run(x)).values()
         return jnp.asarray(sum(parts, start=0.0), float_dtype())
 
     def log_likelihood(self, x: Float[Array, " d"]) -> dict[str, Array]:
         """Log density of each observation, unscaled, by observed site."""
-        trace = self._trace(x)
-        return {q.name: effects.log_prob(trace[q.name], scaled=False) for q in self.observed}
+        traced, _ = self.run(x)
+        return {q.name: _terms.log_prob(traced[q.name], scaled=False) for q in self.observed}
 
     def predict(
         self, x: Float[Array, " d"], key: Key[Array, ""], args: tuple[Any, ...], kwargs: dict
     ) -> dict[str, Array]:
         """A draw of the observed sites given the latent ones, for the arguments given.
 
+        Args:
+            x: unconstrained vector.
+            key: for the draw.
+            args: positional arguments.
+            kwargs: keyword arguments; those that are missing are passed as None.
+
         Raises:
-            RitzError: where a site is observed inside a `scan`, which cannot be redrawn.
+            RitzError: where the model fails on them, or a latent site changes its shape.
         """
-        trace = self._trace(x)
-        values = {site.name: trace[site.name]["value"] for site in self.sites}
-        model = effects.substitute(effects.unconditioned(self.model), data=values)
-        return effects.draws_of(effects.run(model, args, kwargs, key), self.observed)
+        traced, _ = self.run(x)
+        values = {site.name: traced[site.name]["value"] for site in self.sites}
+        args, kwargs = _completed(self.model, *release((args, kwargs)))
+        drawn = self._redraw(key, args, kwargs, effects.given(values))
+        return {q.name: drawn[q.name] for q in self.observed if q.name in drawn}
 
     def prior_predict(self, key: Key[Array, ""]) -> dict[str, Array]:
-        """A draw of every site from the model without its data.
+        """A draw of every site from the model without its data; factors are ignored.
 
         Raises:
             RitzError: for a site without a proper prior, naming it.
         """
-        free = effects.unconditioned(self.model)
-        try:
-            trace = effects.run(free, self.args, self.kwargs, key)
-        except NotImplementedError as error:
-            raise explain(error, self.model) from error
-        names = [q.name for q in (*self.sites, *self.deterministic)]
-        drawn = {name: jnp.asarray(trace[name]["value"]) for name in names}
-        return drawn | effects.draws_of(trace, self.observed)
+        args, kwargs = release((self.args, self.kwargs))
+        drawn = self._redraw(key, args, kwargs, None)
+        return {q.name: drawn[q.name] for q in (*self.sites, *self.deterministic, *self.observed)}
 
     def observed_data(self) -> dict[str, Array]:
         """The data at the observed sites."""
-        trace = self._trace(jnp.zeros(self.dim, float_dtype()))
-        return {q.name: jnp.asarray(trace[q.name]["value"]) for q in self.observed}
+        traced, _ = self.run(jnp.zeros(self.dim, float_dtype()))
+        return {q.name: jnp.asarray(traced[q.name]["value"]) for q in self.observed}
 
     def start(self, key: Key[Array, ""]) -> tuple[Float[Array, " d"], str]:
-        return search(self, key, effects.prior_strategies(), NumPyroTarget._prior_point)
+        return search(self, key, strategies(self.sites), NumPyroTarget._prior_point)
 
-    def _prior_point(self, strategy: Callable[..., Any], key: Array) -> Array:
-        model = effects.substitute(effects.seed(self.model, key), substitute_fn=strategy)
-        trace = effects.run(model, self.args, self.kwargs, key)
-        parts = [effects.inverse(trace[site.name]).reshape(-1) for site in self.sites]
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """New arguments, with the values that the model needs kept out of tracing.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+
+        Returns:
+            both, as `predict` takes them.
+        """
+        return hold((args, kwargs), self.holds)
+
+    def _prior_point(self, strategy: tuple[Callable[..., Any], bool], key: Array) -> Array:
+        value_of, keyed = strategy
+        return self._free(value_of, key, keyed=keyed)
+
+    def _free(self, value_of: Any, key: Any, *, keyed: bool = False) -> Array:
+        """The unconstrained vector of latent values."""
+        args, kwargs = release((self.args, self.kwargs))
+        traced, _ = effects.run(
+            self.model,
+            args,
+            kwargs,
+            key,
+            effects.noted(value_of),
+            keep=self.declared,
+            keyed=keyed,
+        )
+        parts = [traced[s.name + FREE]["value"].reshape(-1) for s in self.sites]
         return jnp.concatenate(parts).astype(float_dtype())
+
+    def _redraw(self, key: Any, args: Any, kwargs: Any, value_of: Any) -> dict[str, Array]:
+        """Every site's value where observed ones are drawn."""
+        free = effects.unconditioned(self.model)
+        try:
+            traced, _ = effects.run(free, args, kwargs, key, value_of, keep=self.declared)
+        except Exception as error:
+            raise explain(error, self.model) from error
+        kinds = ("sample", "deterministic")
+        return {n: jnp.asarray(s["value"]) for n, s in traced.items() if s["type"] in kinds}
 
 
 def from_numpyro(
@@ -133,10 +193,16 @@ def from_numpyro(
 ) -> NumPyroTarget:
     """The posterior of a NumPyro model given its arguments.
 
-    Plates (subsampled ones too), `scan`, `factor`, improper priors, constrained and
+    Plates (subsampled ones too), `scan`, `cond`, `factor`, improper priors, constrained and
     reparameterised sites and `deterministic` sites are understood. Arrays among the arguments
     are traced, so that other data of the same shapes compile nothing; where a model computes
-    Python values from its data (`int(group.max()) + 1`), they are closed over instead.
+    Python values from its data (`int(group.max()) + 1`), first the integers among them, then all
+    are closed over instead.
+
+    The log density is that of NumPyro, with two differences. `handlers.scale` and
+    `handlers.mask` around a constrained latent site change its density and not its Jacobian, so
+    that the posterior does not depend on how the site is parameterised. And entries of an
+    `obs_mask` site that have been observed have a standard normal density in place of none.
 
     Args:
         model: a function of NumPyro primitives.
@@ -149,54 +215,57 @@ def from_numpyro(
     Raises:
         RitzError: if the model fails, has no latent site, or has one that is discrete.
 
-    >>> import numpyro, numpyro.distributions as dist
+    >>> import numpy as np, numpyro, numpyro.distributions as dist
     >>> def model(y):
     ...     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
     ...     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
     >>> from_numpyro(model, (np.zeros(3),)).dim
     1
     """
-    raw = (tuple(args), dict(kwargs or {}))
-    try:
-        return _discover(model, *_traced(raw))
-    except concretised():
-        return _discover(model, *raw)
+    if not callable(model):
+        raise RitzError(f"the model is a {type(model).__name__}; expected a function")
+    if not isinstance(args, tuple | list):
+        raise RitzError(f"args is a {type(args).__name__}; expected a tuple: args=(y,)")
+    failed: NeedsValues | None = None
+    for holds in (NOTHING, INTEGERS, EVERYTHING):
+        held = hold((tuple(args), dict(kwargs or {})), holds)
+        try:
+            return assemble(model, structure(model, *held), held, holds=holds)
+        except NeedsValues as error:
+            failed = error
+    assert failed is not None
+    raise failed
 
 
-def from_batches(model: Callable[..., Any], batches: Any) -> NumPyroTarget:
-    """The posterior of a model that is given `batches.total` rows a batch at a time.
-
-    A plate that is as long as the batch is a plate over rows: its sites are scaled by
-    `batches.total / batch rows`. Plates that the model itself subsamples are left alone.
-
-    Args:
-        model: a function of NumPyro primitives.
-        batches: a `ritz.data.Batches`.
+def assemble(
+    model: Callable[..., Any],
+    found: Structure,
+    held: tuple[Any, Any],
+    *,
+    holds: str = NOTHING,
+    totals: tuple[tuple[str, int], ...] = (),
+    declared: frozenset[str] = frozenset(),
+    holds_all: bool = True,
+) -> NumPyroTarget:
+    """A target from what is known of its model; the fields are those of `NumPyroTarget`.
 
     Raises:
-        RitzError: if a latent or an observed site makes the scale ambiguous.
+        RitzError: if the model has no latent site.
     """
-    rows, total = batches.size, batches.total
-    small = _structure(model, *split_batch(batches.abstract(rows)))
-    large = _structure(model, *split_batch(batches.abstract(rows + 1)))
-    growing = {name for name, size in large.plates.items() if size != small.plates.get(name)}
-    for entry in small.entries:
-        inside = growing & set(entry.plates)
-        if entry.latent and inside:
-            raise RitzError(
-                f"site {entry.name!r} is local to each row of a batch; fit all rows at once, or "
-                "subsample inside the model: numpyro.plate(name, N, subsample_size=...)"
-            )
-        if entry.data and not inside and not small.subsampled & set(entry.plates):
-            raise RitzError(
-                f"observed site {entry.name!r} is in no plate over the batch's {rows} rows, so "
-                f"its scale to {total} rows is unknown; put it in numpyro.plate('rows', len(y))"
-            )
-    totals = tuple((name, total) for name in sorted(growing))
-    whole = batches.whole()
-    held = split_batch(batches.example() if whole is None else whole)
-    args, kwargs = _traced(held)
-    return _discover(model, args, kwargs, totals, whole is not None)
+    if not found.sites:
+        raise RitzError(f"model {label(model)!r} has no latent site: nothing to infer")
+    return NumPyroTarget(
+        sites=found.sites,
+        observed=found.observed,
+        deterministic=found.deterministic,
+        model=model,
+        args=held[0],
+        kwargs=held[1],
+        holds=holds,
+        totals=totals,
+        declared=declared,
+        holds_all=holds_all,
+    )
 
 
 def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -206,57 +275,18 @@ def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(batch) if isinstance(batch, tuple | list) else (batch,)), {}
 
 
-def _traced(arguments: Any) -> Any:
-    """The arrays among a model's arguments as JAX arrays, which are traced."""
-    kinds = np.ndarray | np.generic | jax.Array
-    return jax.tree.map(lambda v: jnp.asarray(v) if isinstance(v, kinds) else v, arguments)
-
-
-def _structure(model: Callable[..., Any], args: Any, kwargs: Any) -> "effects.Structure":
-    """Run the model abstractly and note its sites; every failure names its site."""
-    found: list[effects.Structure] = []
-
-    def probe(args: Any, kwargs: Any) -> None:
-        proper = effects.substitute(model, substitute_fn=effects.improper_value)
-        trace, plates = effects.run_whole(proper, args, kwargs, jax.random.key(0))
-        found.append(effects.structure(trace, plates))
-
+def _completed(model: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Arguments with None for each that is required and missing."""
     try:
-        eqx.filter_eval_shape(probe, args, kwargs)
-    except (RitzError, *concretised()):
-        raise
-    except Exception as error:
-        raise explain(error, model) from error
-    return found[-1]
-
-
-def _discover(
-    model: Callable[..., Any],
-    args: Any,
-    kwargs: Any,
-    totals: tuple[tuple[str, int], ...] = (),
-    holds_all: bool = True,
-) -> NumPyroTarget:
-    found = _structure(model, args, kwargs)
-    sites, start = [], 0
-    for entry in found.entries:
-        if entry.latent:
-            words, spec = describe(entry.support)
-            free = entry.unconstrained_shape
-            sites.append(Site(entry.name, entry.shape, free, start, words, spec, entry.dims))
-            start = sites[-1].stop
-    if not sites:
-        raise RitzError(
-            f"model {getattr(model, '__name__', model)!r} has no latent site: nothing to infer"
-        )
-    observed = [Quantity(e.name, e.shape, e.dims) for e in found.entries if e.data]
-    return NumPyroTarget(
-        sites=tuple(sites),
-        observed=tuple(observed),
-        deterministic=found.deterministic,
-        model=model,
-        args=args,
-        kwargs=kwargs,
-        totals=totals,
-        holds_all=holds_all,
-    )
+        bound = inspect.signature(model).bind_partial(*args, **kwargs)
+    except (TypeError, ValueError):
+        return args, kwargs  # the call itself says what is wrong
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    missing = {
+        name: None
+        for name, parameter in bound.signature.parameters.items()
+        if name not in bound.arguments
+        and parameter.default is parameter.empty
+        and parameter.kind in plain
+    }
+    return args, kwargs | missing

@@ -9,7 +9,7 @@ import numpy as np
 
 from ritz._compile import compile
 from ritz._errors import RitzError
-from ritz.target._base import term_name
+from ritz.target._base import LOG_DET, term_name
 
 
 def search(
@@ -57,9 +57,10 @@ def blame(target: Any, x: Any) -> str:
     terms, grad = jax.tree.map(np.asarray, compile(parts, target, x)(target, x))
     for name, value in terms.items():
         if not np.isfinite(value):
+            fix = "check its data against its support" if target.has_model else "start elsewhere"
             return (
                 f"no starting point has a finite log density: {_culprit(target, name, value, x)}; "
-                "check its data against its support, or give init={...}"
+                f"{fix}, or give init={{...}}"
             )
     for site in target.sites:
         if not np.isfinite(grad[site.start : site.stop]).all():
@@ -72,6 +73,8 @@ def blame(target: Any, x: Any) -> str:
 
 def _culprit(target: Any, name: str, value: Any, x: Any) -> str:
     """The term that is not finite and, at an observed site, the first observation."""
+    if not target.has_model and not name.endswith(LOG_DET):
+        return f"the log density {name!r} is {value:g}"
     said = f"{term_name(name)} is {value:g}"
     if not target.has_model or name not in {q.name for q in target.observed}:
         return said
@@ -79,13 +82,11 @@ def _culprit(target: Any, name: str, value: Any, x: Any) -> str:
     def points(target: Any, x: Any) -> Any:
         return target.log_likelihood(x)[name], target.observed_data()[name]
 
-    each, data = jax.tree.map(np.asarray, compile(points, target, x)(target, x))
-    bad = np.argwhere(~np.isfinite(np.atleast_1d(each)))
+    each, data = map(np.atleast_1d, compile(points, target, x)(target, x))
+    bad = np.argwhere(~np.isfinite(each))
     if bad.size == 0:
         return said
     index = tuple(int(i) for i in bad[0])
     shown = ",".join(map(str, index))
-    seen = (
-        np.broadcast_to(data, np.shape(each))[index] if np.shape(each) == np.shape(data) else data
-    )
-    return f"{said} ({len(bad)} of {each.size} observations, first at [{shown}], data {seen})"
+    seen = f", data {data[index]}" if data.shape[: each.ndim] == each.shape else ""
+    return f"{said} ({len(bad)} of {each.size} observations, first at [{shown}]{seen})"

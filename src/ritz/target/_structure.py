@@ -13,7 +13,7 @@ from numpyro.distributions.transforms import biject_to
 
 from ritz._errors import RitzError
 from ritz.target import _effects as effects
-from ritz.target._base import Quantity, Site
+from ritz.target._base import FREE, Quantity, Site
 from ritz.target._constraints import describe
 from ritz.target._failure import NeedsValues, explain, needs_values
 from ritz.target._held import release
@@ -116,8 +116,8 @@ def structure(
     dynamic, static = eqx.partition((args, kwargs), is_traced)
     try:
         jax.eval_shape(probe, dynamic)
-    except RitzError:
-        raise
+    except RitzError as error:
+        raise RitzError(str(error)) from None  # without the notes that JAX adds to it
     except Exception as error:
         if needs_values(error):
             raise NeedsValues(model, error) from error
@@ -128,8 +128,6 @@ def structure(
 def _placeholder(msg: Any, plates: effects.Plates) -> Any:
     """Zero in unconstrained space, for a latent site that has a density over the reals."""
     name, fn = msg["name"], msg["fn"]
-    if msg["is_observed"]:
-        return None
     base = effects.unwrapped(fn)
     if getattr(fn.support, "is_discrete", False):
         raise RitzError(
@@ -163,7 +161,7 @@ def _read(traced: effects.Trace, plates: effects.Plates) -> Structure:
             raise RitzError(
                 f"site {name!r} is a numpyro.param; give it a prior with numpyro.sample, or fix it"
             )
-        if site["type"] == "deterministic" and not name.endswith(effects.FREE):
+        if site["type"] == "deterministic" and not name.endswith(FREE):
             shape = jnp.shape(site["value"])
             deterministic.append(Quantity(name, shape, _dims(site, shape, 0)))
         if site["type"] == "sample":
@@ -177,7 +175,7 @@ def _entry(name: str, site: Any, traced: effects.Trace) -> Entry:
     frames = frozenset(frame.name for frame in site["cond_indep_stack"])
     dims = _dims(site, shape, len(fn.event_shape))
     if latent:
-        free = jnp.shape(traced[name + effects.FREE]["value"])
+        free = jnp.shape(traced[name + FREE]["value"])
         return Entry(name, True, False, shape, free, fn.support, dims, frames)
     _check_data(name, fn, shape)
     return Entry(name, False, not effects.is_factor(fn), shape, (), None, dims, frames)

@@ -72,8 +72,8 @@ def ordered_logits(score: Array, cutpoints: Array) -> Array:
     Returns:
         rows by K.
 
-    >>> ordered_logits(jnp.array([100.0]), jnp.array([-100.0, 0.0]))
-    Array([[-200., -100.,    0.]], dtype=float32)
+    >>> ordered_logits(jnp.array([100.0]), jnp.array([-100.0, 0.0])).round().tolist()
+    [[-200.0, -100.0, -0.0]]
     """
     below = jax.nn.log_sigmoid(cutpoints - score[:, None])
     above = jax.nn.log_sigmoid(score[:, None] - cutpoints)

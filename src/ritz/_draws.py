@@ -1,0 +1,57 @@
+"""Evaluating something at many draws: in chunks of one shape, gathered on the host."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ritz._compile import compile
+
+CHUNK = 500
+# Elements of data that are worth having side by side: about what a processor's cache holds.
+_SIDE_BY_SIDE = 1 << 22
+
+
+def at_keys(one: Callable[..., Any], parts: Any, n: int, key: jax.Array, extra: Any) -> Any:
+    """`one(parts, fold_in(key, i), extra)` for i below n.
+
+    Args:
+        one: evaluates a single draw.
+        parts: a pytree that does not change from draw to draw.
+        n: how many draws.
+        key: draw i depends on it and on i alone.
+        extra: as `parts`.
+
+    Returns:
+        NumPy arrays with a leading axis of length n.
+    """
+
+    def draw(parts: Any, i: Any, extra: Any) -> Any:
+        key, rest = extra
+        return one(parts, jax.random.fold_in(key, i), rest)
+
+    return at_rows(draw, parts, np.arange(n), (key, extra))
+
+
+def at_rows(one: Callable[..., Any], parts: Any, rows: np.ndarray, extra: Any) -> Any:
+    """`one(parts, row, extra)` for each row; as `at_keys`."""
+    program, pieces = None, []
+    for begin in range(0, len(rows), CHUNK):
+        some = rows[begin : begin + CHUNK]
+        # Always of one shape, so that one program serves any number of rows.
+        padded = jnp.asarray(np.resize(some, (CHUNK, *some.shape[1:])))
+        program = _mapped(one, parts, padded, extra) if program is None else program
+        pieces.append(jax.tree.map(np.asarray, program(parts, padded, extra)))
+    return jax.tree.map(lambda *v: np.concatenate(v)[: len(rows)], *pieces)
+
+
+def _mapped(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
+    size = sum(np.size(v) for v in jax.tree.leaves((parts, extra)) if hasattr(v, "shape"))
+    batch = max(1, min(CHUNK, _SIDE_BY_SIDE // max(size, 1)))
+
+    def whole(parts: Any, rows: Any, extra: Any) -> Any:
+        return jax.lax.map(lambda row: one(parts, row, extra), rows, batch_size=batch)
+
+    return compile(whole, parts, rows, extra)

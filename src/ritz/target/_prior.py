@@ -1,0 +1,85 @@
+"""Points drawn from, or near the middle of, a model's prior: where a fit may start."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions.transforms import biject_to
+
+from ritz.target import _effects as effects
+
+
+def strategies(sites: Any) -> tuple[tuple[str, tuple[Callable[..., Any], bool], int], ...]:
+    """How starting points are made.
+
+    Each has a name; what gives a site its value, and whether that needs a key; and how many
+    points to try.
+
+    Args:
+        sites: the target's sites.
+
+    >>> [name for name, _, _ in strategies(())]
+    ['the prior median', 'a draw from the prior', 'a uniform draw in unconstrained space']
+    """
+    from numpyro.infer import init_to_sample, init_to_uniform
+
+    uniform: Any = init_to_uniform(radius=2)
+    return (
+        ("the prior median", (_near_middle(sites), False), 1),
+        ("a draw from the prior", (lambda msg, plates: init_to_sample(msg), True), 30),
+        ("a uniform draw in unconstrained space", (lambda msg, plates: uniform(msg), True), 30),
+    )
+
+
+def _near_middle(sites: Any) -> Callable[..., Any]:
+    """Values near the median of each site's prior, or near its mean where that is what is known.
+
+    Nothing is sampled: samplers take longer to compile than the model, those of the gamma and
+    the Dirichlet distribution seconds. A little noise, always the same, sets apart the sites of
+    a model that is symmetric in them, which would otherwise have no gradient between them.
+    """
+    rng = np.random.default_rng(0)
+    noises = {site.name: rng.uniform(-1.0, 1.0, site.shape) for site in sites}
+
+    def value_of(msg: Any, plates: effects.Plates) -> Any:
+        fn = msg["fn"]
+        noise = plates.here(jnp.asarray(noises[msg["name"]]))
+        transform = biject_to(fn.support)
+        try:
+            free = transform.inv(jnp.broadcast_to(_middle(fn, noise), noise.shape))
+        except NotImplementedError:
+            free = jnp.zeros(transform.inverse_shape(noise.shape))
+        # Zero in place of a median on the edge of the support, or a mean that does not exist.
+        return transform(jnp.where(jnp.isfinite(free), free, 0.0))
+
+    return value_of
+
+
+def _middle(fn: Any, noise: Any) -> Any:
+    fn = effects.unwrapped(fn)
+    if isinstance(fn, dist.TransformedDistribution):
+        shape = noise.shape
+        for transform in reversed(fn.transforms):
+            shape = transform.inverse_shape(shape)
+        value = jnp.broadcast_to(_middle(fn.base_dist, jnp.resize(noise, shape)), shape)
+        for transform in fn.transforms:
+            value = transform(value)
+        return value
+    if isinstance(fn, dist.StudentT):
+        loc, scale = jnp.asarray(fn.loc), jnp.asarray(fn.scale)
+        return loc + 0.25 * scale * noise
+    if isinstance(fn, dist.Gamma | dist.Beta):
+        return fn.mean  # their quantiles are found by iteration
+    try:
+        return fn.icdf(0.5 + 0.1 * noise)
+    except NotImplementedError:
+        pass
+    if not effects.is_identity(biject_to(fn.support)):
+        return fn.mean
+    try:
+        spread: Any = jnp.sqrt(fn.variance)
+    except NotImplementedError:
+        return fn.mean
+    return fn.mean + jnp.where(jnp.isfinite(spread), 0.25 * spread * noise, 0.0)

@@ -1,0 +1,69 @@
+"""Reading the summands of a log density off a trace."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions.transforms import biject_to
+
+from ritz.target._base import LOG_DET, float_dtype
+from ritz.target._effects import Plates, Trace, unwrapped
+
+
+def terms(traced: Trace, plates: Plates) -> dict[str, Any]:
+    """The summands of the log density, by name."""
+    densities = {
+        name: jnp.asarray(log_prob(site), float_dtype()).sum()
+        for name, site in traced.items()
+        if site["type"] == "sample" and not name.endswith(LOG_DET)
+    }
+    return densities | log_dets(traced, plates) | imputed(traced, plates)
+
+
+def log_prob(site: Any, *, scaled: bool = True) -> Any:
+    """Log density of a traced site, an array over its batch."""
+    if site["intermediates"]:
+        value = site["fn"].log_prob(site["value"], site["intermediates"])
+    else:
+        value = site["fn"].log_prob(site["value"])
+    return value * site["scale"] if scaled and site["scale"] is not None else value
+
+
+def imputed(traced: Trace, plates: Plates) -> dict[str, Any]:
+    """A standard normal density for each entry of an `obs_mask` site that has been observed.
+
+    NumPyro keeps a latent value for each entry, uses those that are missing, and masks out the
+    density of the others: an improper density, which no family can match. With a proper one that
+    depends on nothing else, the posterior of everything else is the same.
+    """
+    out = {}
+    for name, site in traced.items():
+        whole = name.removesuffix("_unobserved")
+        if whole == name or f"{whole}_observed" not in traced or site["is_observed"]:
+            continue
+        fn, mask = site["fn"], True
+        while hasattr(fn, "base_dist"):
+            mask = getattr(fn, "_mask", mask)
+            fn = fn.base_dist
+        free = biject_to(site["fn"].support).inv(site["value"])
+        batch_dim = len(site["fn"].batch_shape)
+        each = dist.Normal(0.0, 1.0).log_prob(free)
+        each = each.sum(axis=tuple(range(batch_dim, each.ndim)))
+        if name + LOG_DET in traced:
+            each -= unwrapped(traced[name + LOG_DET]["fn"]).log_factor
+        scale = plates.scale(site["cond_indep_stack"])
+        out[f"{name} where observed"] = scale * jnp.where(mask, 0.0, each).sum()
+    return out
+
+
+def log_dets(traced: Trace, plates: Plates) -> dict[str, Any]:
+    """The log Jacobian determinant of each constrained latent site, scaled by plates only.
+
+    `handlers.scale` and `handlers.mask` change a density, never a Jacobian.
+    """
+    out = {}
+    for name, site in traced.items():
+        if name.endswith(LOG_DET) and site["type"] == "sample":
+            scale = plates.scale(site["cond_indep_stack"])
+            out[name] = scale * jnp.sum(unwrapped(site["fn"]).log_factor)
+    return out
