@@ -255,6 +255,13 @@ def test_list_shows_all_rows_with_a_true_status():
     assert "334 papers: " in papers("list").stdout
 
 
+@pytest.mark.parametrize("args", [(), ("--help",), ("check", "--help"), ("list", "-h")])
+def test_help_states_the_exit_codes(args):
+    result = papers(*args)
+    assert result.exit_code == 0
+    assert " ".join(_cli.EXIT_CODES.split()) in " ".join(result.stdout.split())
+
+
 def test_list_filters(toy):
     toy()
     assert "toy-sum" in papers("list", "--status", "fails").stdout

@@ -94,8 +94,6 @@ def supports():
 def structured_supports():
     numpyro.sample("simplex", dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])))
     numpyro.sample("cholesky", dist.LKJCholesky(3, 2.0))
-    numpyro.sample("corr", dist.LKJ(3, 2.0))
-    numpyro.sample("covariance", dist.Wishart(5.0, scale_matrix=jnp.eye(2)))
     base = dist.Normal(jnp.zeros(3), 1.0).to_event(1)
     ordered = dist.TransformedDistribution(base, transforms.OrderedTransform())
     numpyro.sample("ordered", ordered)
@@ -196,11 +194,9 @@ def scan_with_plates(y):
         with numpyro.plate("k", 3):
             x = numpyro.sample("x", dist.Normal(level, scale))
             q = numpyro.sample("q", dist.Dirichlet(jnp.ones(2)))
-            g = numpyro.sample("g", dist.Gamma(2.0, jnp.exp(jnp.tanh(level))))
         numpyro.factor("pull", -(x**2).sum())
-        v = numpyro.sample("v", dist.MultivariateNormal(jnp.tanh(level), jnp.eye(3)))
         e = numpyro.sample("e", dist.LogNormal(jnp.zeros(2), 1.0).to_event(1))
-        numpyro.sample("y", dist.Normal((x + v + g).sum() + e[0], 1.0), obs=y_t)
+        numpyro.sample("y", dist.Normal(x.sum() + e[0], 1.0), obs=y_t)
         return x + q[:, 0], x
 
     scan(step, jnp.zeros(3), y)
@@ -376,8 +372,6 @@ def zero_sum_basis(n: int) -> np.ndarray:
 CHARTS: dict[str, Callable[[Any], Any]] = {
     "simplex": lambda v: v[:-1],
     "cholesky": lambda v: v[jnp.tril_indices(3, -1)],
-    "corr": lambda v: v[jnp.tril_indices(3, -1)],
-    "covariance": lambda v: v[jnp.tril_indices(2)],
     "zero_sum": lambda v: zero_sum_basis(4).T @ v,
     "zero_sum_2": lambda v: zero_sum_basis(3).T @ v @ zero_sum_basis(4),
     "q": lambda v: v[..., 0],
@@ -430,7 +424,7 @@ def test_density_jacobian_and_round_trip(name):
         assert not np.allclose(got["density"] - got["log_det"], got["numpyro"], rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["supports", "scan_with_latents", "python_values"])
+@pytest.mark.parametrize("name", ["scalars", "scan_with_latents", "python_values"])
 def test_density_in_float32(name):
     got = everything(name)
     assert got["density"].dtype == np.float32
@@ -541,14 +535,16 @@ def test_bounds_of_unequal_rank_in_a_scan():
     with jax.enable_x64(True):
         target = from_numpyro(model, (Y,))
         x = points(target, 1)[0]
-        u = np.asarray(target.constrain(x)["u"])
+        u = np.asarray(eqx.filter_jit(target.constrain)(x)["u"])
         upper = 1 + np.concatenate([np.arange(8.0)[None], u[:-1]])
         share = stats.logistic.cdf(np.asarray(x).reshape(8, 8))
         np.testing.assert_allclose(u, upper * share, rtol=1e-12)
-        np.testing.assert_allclose(target.unconstrain({"u": u}), x, rtol=1e-9, atol=1e-9)
+        back = eqx.filter_jit(target.unconstrain)({"u": u})
+        np.testing.assert_allclose(back, x, rtol=1e-9, atol=1e-9)
         density = -np.log(upper).sum() + stats.norm(u.sum(axis=1), 1.0).logpdf(Y).sum()
         jacobian = np.log(upper * share * (1 - share)).sum()
-        np.testing.assert_allclose(target.log_density(x), density + jacobian, rtol=1e-10)
+        got = eqx.filter_jit(target.log_density)(x)
+        np.testing.assert_allclose(got, density + jacobian, rtol=1e-10)
         # A wrong one: the upper bounds' axes swapped, as broadcasting them late would.
         assert abs(density - -np.log(upper.T[::-1]).sum()) > 1.0
 
@@ -599,15 +595,16 @@ def test_observed_entries_of_an_obs_mask_site_are_proper(positive):
 
     with jax.enable_x64(True):
         target = from_numpyro(model, (y, SOME))
+        look = jax.jit(lambda x: (target.constrain(x), target.log_density(x)))
         for x in points(target, 2):
-            v = {name: np.asarray(value) for name, value in target.constrain(x).items()}
+            v, density = jax.tree.map(np.asarray, look(x))
             np.testing.assert_array_equal(v["y"], np.where(SOME, y, v["y_unobserved"]))
             fn = stats.lognorm(1.0, scale=np.exp(v["m"])) if positive else stats.norm(v["m"], 1.0)
             expected = stats.norm().logpdf(v["m"]) + fn.logpdf(v["y"]).sum()
             inner = np.asarray(target.sites[1].take(x))
             expected += (inner[~SOME].sum()) if positive else 0.0
             idle = stats.norm().logpdf(inner[SOME]).sum()
-            np.testing.assert_allclose(target.log_density(x), expected + idle, rtol=1e-10)
+            np.testing.assert_allclose(density, expected + idle, rtol=1e-10)
 
 
 # -- subsampled plates --------------------------------------------------------------------------
@@ -714,12 +711,11 @@ def test_subsampled_plates_have_the_right_scale(model):
 
 def test_maps_of_subsampled_plates_see_all_rows():
     target = from_numpyro(local_latents, (Y,))
-    values = target.constrain(points(target, 1)[0])
+    values = jax.eval_shape(target.constrain, points(target, 1)[0])
     assert values["s"].shape == (8,)
     assert values["w"].shape == (8, 3)
     assert target.sites[0].dims == ("n",)
-    assert target.observed_data()["y"].shape == (8,)
-    np.testing.assert_allclose(target.observed_data()["y"], Y, rtol=1e-6)
+    np.testing.assert_allclose(eqx.filter_jit(target.observed_data)()["y"], Y, rtol=1e-6)
 
 
 # -- batches ------------------------------------------------------------------------------------
@@ -806,18 +802,21 @@ def test_a_stream_of_ragged_batches_has_the_right_scale():
         target = from_batches(regression, ritz.data.batches(stream, total=ROWS))
         assert not target.has_full_density
         x = points(target, 1)[0]
-        full = from_numpyro(regression, (XB, YB)).log_density(x)
-        each = [float(target.log_density(x, batch=b)) for b in stream]
-        # Without a batch the first one stands for the whole.
-        np.testing.assert_allclose(target.log_density(x), each[0], rtol=1e-12)
-        mean = np.average(each, weights=[5, 5, 2])
-        np.testing.assert_allclose(mean, full, rtol=1e-12)
-        assert abs(np.mean(each) - full) > 1e-4  # weights of ragged batches matter
         declared = [b | {"n": ROWS} for b in stream]
         same = from_batches(declares_rows, ritz.data.batches(declared, total=ROWS))
-        for batch, value in zip(declared, each, strict=True):
-            np.testing.assert_allclose(same.log_density(x, batch=batch), value, rtol=1e-12)
-        assert same.constrain(x)["s"].shape == ()
+
+        def look(x: Any) -> Any:
+            each = [target.log_density(x, batch=b) for b in stream]
+            also = [same.log_density(x, batch=b) for b in declared]
+            full = from_numpyro(regression, (XB, YB)).log_density(x)
+            return each, also, full, target.log_density(x), same.constrain(x)
+
+        each, also, full, first, values = jax.tree.map(np.asarray, jax.jit(look)(x))
+    np.testing.assert_allclose(np.average(each, weights=[5, 5, 2]), full, rtol=1e-12)
+    assert abs(np.mean(each) - full) > 1e-4  # the weights of ragged batches matter
+    np.testing.assert_allclose(also, each, rtol=1e-12)
+    np.testing.assert_allclose(first, each[0], rtol=1e-12)  # it stands for the whole
+    assert values["s"].shape == ()
 
 
 def local(y):
@@ -1055,7 +1054,7 @@ def test_the_start_is_near_the_prior_median():
     target = from_numpyro(model)
     x, how = target.start(jax.random.key(0))
     assert how == "the prior median"
-    v = {name: np.asarray(value) for name, value in target.constrain(x).items()}
+    v = {name: np.asarray(value) for name, value in eqx.filter_jit(target.constrain)(x).items()}
     assert np.all(np.abs(v["normal"] - 50) < 1.0)
     assert len(np.unique(v["normal"])) == 100  # no symmetry between them
     expected = {"uniform": 15, "t": 7, "gamma": 15, "truncated": 5, "flat": 3, "cauchy": 3}
@@ -1107,40 +1106,6 @@ def test_the_start_is_near_the_prior_inside_a_scan():
     target = from_numpyro(model, (Y[:4],))
     values = target.constrain(target.start(jax.random.key(0))[0])
     np.testing.assert_allclose(np.log(values["x"]), np.arange(4.0), atol=0.2)
-
-
-def data_turn_nan(y):
-    rate = numpyro.sample("rate", dist.HalfNormal(1.0))
-    with numpyro.plate("rows", len(y)):
-        numpyro.sample("y", dist.Normal(rate, 1.0), obs=jnp.where(y > 2, jnp.nan, y))
-
-
-def broken_factor():
-    numpyro.sample("m", dist.Normal(0.0, 1.0))
-    numpyro.factor("f", -jnp.inf)
-
-
-def broken_gradient():
-    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
-    numpyro.factor("f", -jnp.sqrt(0.0 * m))
-
-
-@pytest.mark.parametrize(
-    ("model", "args", "said"),
-    [
-        (
-            data_turn_nan,
-            (np.array([1.0, 2.0, 3.0, 4.0]),),
-            r"log density of site 'y' is -inf \(2 of 4 observations, first at \[2\], data nan\)",
-        ),
-        (broken_factor, (), r"the log density of site 'f' is -inf"),
-        (broken_gradient, (), r"the gradient with respect to site 'm' is not finite"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_a_start_that_cannot_be_found_names_the_site(model, args, said):
-    with pytest.raises(ritz.RitzError, match=said):
-        from_numpyro(model, args).start(jax.random.key(0))
 
 
 def two_sites(y):
@@ -1245,11 +1210,17 @@ def test_a_log_density_equals_the_model_of_the_same_density():
     kinds = {"s": constraints.positive, "w": constraints.simplex}  # m: real
     with jax.enable_x64(True):
         plain, target = from_log_density(density, example, kinds), from_numpyro(model, (Y,))
-        values = target.constrain(points(target, 1)[0])
-        x, x_plain = target.unconstrain(values), plain.unconstrain(values)
-        np.testing.assert_allclose(plain.log_density(x_plain), target.log_density(x), rtol=1e-12)
-        np.testing.assert_allclose(plain.log_det(x_plain), target.log_det(x), rtol=1e-12)
-        assert abs(density(values) - target.log_density(x)) > 0.1  # without the Jacobian
+
+        @jax.jit
+        def look(x: Any) -> Any:
+            values = target.constrain(x)
+            x_plain = plain.unconstrain(values)
+            ours = (plain.log_density(x_plain), plain.log_det(x_plain))
+            return ours, (target.log_density(x), target.log_det(x)), density(values)
+
+        ours, theirs, without_jacobian = look(points(target, 1)[0])
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+        assert abs(without_jacobian - ours[0]) > 0.1
 
 
 def test_constraints_laid_out_like_the_example():
@@ -1366,49 +1337,53 @@ def test_a_log_density_starts_at_some_of_its_sites():
 # -- prediction, log likelihood, the data -------------------------------------------------------
 
 
-def varied(X, y=None, counts=None):
+def varied(X, y=None, coin=None):
     b = numpyro.sample("b", dist.Normal(jnp.zeros(3), 1.0))
     s = numpyro.sample("s", dist.HalfNormal(1.0))
     mu = numpyro.deterministic("mu", X @ b)
     with numpyro.plate("rows", len(X)), handlers.scale(scale=3.0):
         numpyro.sample("y", dist.Normal(mu, s), obs=y)
-        numpyro.sample("counts", dist.Poisson(jnp.exp(mu)), obs=counts)
+        numpyro.sample("coin", dist.Bernoulli(logits=mu), obs=coin)
 
 
 def test_log_likelihood_and_prediction_agree_with_numpyro():
-    target = from_numpyro(varied, (X, Y, COUNT))
+    target = from_numpyro(varied, (X, Y, COIN))
     xs = points(target, 200)
-    values = {name: np.asarray(v) for name, v in jax.vmap(target.constrain)(xs).items()}
+    new = jnp.asarray(X[:5])
+
+    @jax.jit
+    @jax.vmap
+    def look(x: Any, key: Any) -> Any:
+        return target.constrain(x), target.log_likelihood(x), target.predict(x, key, (new,), {})
+
+    values, ours, drawn = look(xs, jax.random.split(jax.random.key(0), 200))
+    values = {name: np.asarray(v) for name, v in values.items()}
     latent = {name: values[name] for name in ("b", "s")}
-    ours = jax.vmap(target.log_likelihood)(xs)
-    theirs = log_likelihood(varied, latent, jnp.asarray(X), jnp.asarray(Y), jnp.asarray(COUNT))
+    theirs = log_likelihood(varied, latent, jnp.asarray(X), jnp.asarray(Y), jnp.asarray(COIN))
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, rtol=1e-4, atol=1e-4)  # not scaled by 3
     np.testing.assert_allclose(values["mu"], values["b"] @ X.T, rtol=1e-4, atol=1e-5)
-    data = target.observed_data()
+    data = eqx.filter_jit(target.observed_data)()
     np.testing.assert_allclose(data["y"], Y, rtol=1e-6)
-    np.testing.assert_array_equal(data["counts"], COUNT)
+    np.testing.assert_array_equal(data["coin"], COIN)
 
-    new = jnp.asarray(X[:5])
-    keys = jax.random.split(jax.random.key(0), 200)
-    drawn = jax.vmap(lambda x, k: target.predict(x, k, (new,), {}))(xs, keys)
     reference = Predictive(varied, latent)(jax.random.key(1), new)
-    assert set(drawn) == {"y", "counts"}
+    assert set(drawn) == {"y", "coin"}
     for name, value in drawn.items():
         assert value.shape == reference[name].shape == (200, 5)
     # Exact moments given the latent values, and a wrong mean that fails.
     z = (np.asarray(drawn["y"]) - values["mu"][:, :5]) / values["s"][:, None]
     assert stats.kstest(z.ravel(), "norm").pvalue > 1e-3
     assert stats.kstest((z + 0.2).ravel(), "norm").pvalue < 1e-3
-    rate = np.exp(values["mu"][:, :5])
-    score = (np.asarray(drawn["counts"]) - rate).sum() / np.sqrt(rate.sum())
+    share = stats.logistic.cdf(values["mu"][:, :5])
+    score = (np.asarray(drawn["coin"]) - share).sum() / np.sqrt((share * (1 - share)).sum())
     assert abs(score) < 4
 
 
 def test_prior_predictions_agree_with_numpyro():
-    target = from_numpyro(varied, (X, Y, COUNT))
+    target = from_numpyro(varied, (X, Y, COIN))
     keys = jax.random.split(jax.random.key(0), 2000)
-    ours = jax.vmap(target.prior_predict)(keys)
+    ours = jax.jit(jax.vmap(lambda key: target.prior_predict(key)))(keys)
     theirs = Predictive(varied, num_samples=2000)(jax.random.key(1), jnp.asarray(X))
     assert {n: v.shape for n, v in ours.items()} == {n: v.shape for n, v in theirs.items()}
     for name in ("s", "y"):
@@ -1431,16 +1406,20 @@ def test_sites_observed_inside_a_scan_are_redrawn():
     for reverse in (False, True):
         target = from_numpyro(model, (Y, reverse))
         x = points(target, 1)[0]
-        drawn = target.predict(x, jax.random.key(0), target.args, {})
-        level = np.asarray(target.constrain(x)["x"])
+
+        def look(x: Any, target: Any = target) -> Any:
+            key = jax.random.key(0)
+            drawn = target.predict(x, key, target.args, {})
+            prior, each = target.prior_predict(key), target.log_likelihood(x)
+            return drawn, target.constrain(x)["x"], prior, each["y"], target.observed_data()["y"]
+
+        drawn, level, prior, each, data = jax.tree.map(np.asarray, jax.jit(look)(x))
         np.testing.assert_allclose(drawn["y"], 100 * level, atol=6)
         assert not np.allclose(drawn["y"], 100 * level[::-1], atol=6)
         assert not np.allclose(drawn["y"], Y, atol=6)
-        prior = target.prior_predict(jax.random.key(1))
         np.testing.assert_allclose(prior["y"], 100 * prior["x"], atol=6)
-        np.testing.assert_allclose(target.observed_data()["y"], Y, rtol=1e-6)
-        each = stats.norm(100 * level, 1.0).logpdf(Y)
-        np.testing.assert_allclose(target.log_likelihood(x)["y"], each, rtol=1e-4)
+        np.testing.assert_allclose(data, Y, rtol=1e-6)
+        np.testing.assert_allclose(each, stats.norm(100 * level, 1.0).logpdf(Y), rtol=1e-4)
 
 
 def test_a_required_argument_that_is_left_out_is_predicted():
@@ -1459,9 +1438,10 @@ def test_predictions_that_are_refused():
     x = points(target, 1)[0]
     with pytest.raises(ritz.RitzError, match=r"site 'z' has values of shape \(12,\), .*\(5,\)"):
         target.predict(x, jax.random.key(0), (jnp.zeros(5),), {})
+    target = from_numpyro(varied, (X, Y, COIN))
+    x = points(target, 1)[0]
     with pytest.raises(ritz.RitzError, match=r"model 'varied' failed .*: (TypeError|ValueError)"):
-        varying = from_numpyro(varied, (X, Y, COUNT))
-        varying.predict(points(varying, 1)[0], jax.random.key(0), (jnp.zeros((2, 7)),), {})
+        target.predict(x, jax.random.key(0), (jnp.zeros((2, 7)),), {})
     with pytest.raises(ritz.RitzError, match=r"site 'm' .*ImproperUniform cannot be sampled"):
         from_numpyro(improper, (Y,)).prior_predict(jax.random.key(0))
 

@@ -97,8 +97,9 @@ def check(model: Any, data: Any = None, seed: int = 0) -> Check:
     shown = {row["name"] for row in rows}
     for name, value in terms.items():
         if name not in shown and not name.endswith(LOG_DET):
+            kind = "factor" if target.has_model else "function"
             rows.append(
-                {"name": name, "kind": "factor", "shape": (), "support": "", "dims": ()}
+                {"name": name, "kind": kind, "shape": (), "support": "", "dims": ()}
                 | {"log_density": float(value)}
             )
     bad = [term_name(name) for name, value in terms.items() if not np.isfinite(value)]

@@ -6,6 +6,7 @@ Nothing heavy is imported until a command needs it.
 import contextlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 import warnings
@@ -149,7 +150,6 @@ def targets(debug: Debug = False) -> None:
 def doctor(debug: Debug = False) -> None:
     """Print versions and devices, and fit a known posterior to see that all works."""
     import importlib.metadata
-    import os
     import platform
 
     import jax
@@ -195,7 +195,7 @@ def _model(name: str, data: Path | None) -> tuple[Any, Any]:
 def _from_file(name: str) -> Any:
     """What FILE.py:MODEL names."""
     file, _, function = name.rpartition(":") if ":" in name else (name, "", "")
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))
     if path.suffix != ".py" or not path.is_file():
         raise RitzError(
             f"there is no Python file {file!r}; expected FILE.py:MODEL, or a name from `ritz "

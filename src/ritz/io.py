@@ -51,7 +51,7 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> Path:
     Raises:
         RitzError: if the place is taken by something else, or cannot be written.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     check_place(path)
     meta, arrays = _contents(fit)
     stamp = secrets.token_hex(8)
@@ -84,7 +84,7 @@ def check_place(path: str | os.PathLike[str]) -> None:
     Raises:
         RitzError: if the place is taken by something else, or cannot be written.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         free = not path.exists() and not path.is_symlink()
         if path.is_dir():  # empty, a fit, or what a first save left that did not end
@@ -175,7 +175,7 @@ def load(
         RitzError: if the files are missing, damaged, of another version, or do not fit the model
             or family.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     meta, arrays = _read(path)
     try:
         found = parse(meta, arrays)

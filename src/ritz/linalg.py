@@ -30,12 +30,13 @@ def sqrtm(
     eigenvalues coincide.
 
     * "eigh" is exact to rounding, and solves the equation in the basis of the eigenvectors.
-    * "pade" and "taylor" use matrix products (and, for "pade", one linear solve). With :math:`s \ge \lambda_{\max}(A)` from a matrix
-      norm, :math:`x = \lambda_{\min}/s` and :math:`\rho = (1 - \sqrt x)/(1 + \sqrt x)`, the Padé
-      approximant of degree [m/m] has relative error :math:`2\rho^{2m+1}/(1 - \rho^{2m+1})`. The
-      Taylor polynomial of degree 2m + 1 costs no solve and errs more. The Lyapunov equation is
-      solved by Newton–Schulz iterations for a matrix sign; each divides the distance of
-      :math:`\sqrt x` from 1 by about 1.5, then squares it.
+    * "pade" and "taylor" use matrix products and, for "pade", one linear solve. With
+      :math:`s \ge \lambda_{\max}(A)` from a matrix norm, :math:`x = \lambda_{\min}/s` and
+      :math:`\rho = (1 - \sqrt x)/(1 + \sqrt x)`, the Padé approximant of degree [m/m] has relative
+      error :math:`2\rho^{2m+1}/(1 - \rho^{2m+1})`. The Taylor polynomial needs no solve, and a
+      higher degree. The Lyapunov equation is solved by Newton–Schulz iterations for a matrix
+      sign: each multiplies :math:`\sqrt x` by about 1.5 until it is near 1, where its distance
+      from 1 is squared.
 
     Inside `jax.jit` values cannot be checked: for a matrix that is not positive definite "eigh"
     then answers NaN, and the others a number without meaning.
@@ -59,7 +60,8 @@ def sqrtm(
     >>> sqrtm(jnp.diag(jnp.array([4.0, 9.0]))).diagonal().tolist()
     [2.0, 3.0]
     """
-    return _root(_checked("sqrtm", a, method, degree, lyapunov_steps), method, degree, lyapunov_steps)
+    checked = _checked("sqrtm", a, method, degree, lyapunov_steps)
+    return _root(checked, method, degree, lyapunov_steps)
 
 
 def inv_sqrtm(

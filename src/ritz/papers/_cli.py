@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ritz.papers._command import EXIT_CODES, Command, Debug, one_line
+from ritz.papers._command import EXIT_CODES, Command, Commands, Debug, one_line
 
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Papers as runnable checks: what each claims, and whether it holds here.",
@@ -18,7 +18,9 @@ app = typer.Typer(
 Slug = Annotated[str, typer.Argument(metavar="SLUG", help="A name from `ritz papers list`.")]
 Seed = Annotated[
     int | None,
-    typer.Option(help="First seed; as many follow as the paper uses. By default the paper's own."),
+    typer.Option(
+        min=0, help="First seed; as many follow as the paper uses. By default the paper's own."
+    ),
 ]
 
 

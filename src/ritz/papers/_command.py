@@ -5,7 +5,7 @@ import warnings
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from ritz._errors import RitzError
 
@@ -14,6 +14,14 @@ EXIT_CODES = (
     "variant passed), 130 interrupted."
 )
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class Commands(TyperGroup):
+    """The commands; called without one, their help."""
+
+    def parse_args(self, ctx: Any, args: Any) -> Any:
+        """Read the arguments."""
+        return super().parse_args(ctx, args or ["--help"])
 
 
 class Command(TyperCommand):

@@ -99,7 +99,8 @@ def chosen(found: dict[str, Any], names: Iterable[str] | None, most: int) -> lis
     for name in names:
         hits = [label for label in found if label == name or label.startswith(f"{name}[")]
         if not hits:
-            raise RitzError(f"names: there is no {name!r}; {suggest(name, found)}")
+            known = dict.fromkeys([*(label.partition("[")[0] for label in found), *found])
+            raise RitzError(f"names: there is no {name!r}; {suggest(name, known)}")
         out += hits
     if not out:
         raise RitzError(f"names: an empty list arrived; choose from {listed(found)}")

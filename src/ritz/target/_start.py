@@ -88,5 +88,5 @@ def _culprit(target: Any, name: str, value: Any, x: Any) -> str:
         return said
     index = tuple(int(i) for i in bad[0])
     shown = ",".join(map(str, index))
-    seen = f", data {data[index]}" if data.shape[: each.ndim] == each.shape else ""
+    seen = f", data {data[index]!s}" if data.shape[: each.ndim] == each.shape else ""
     return f"{said} ({len(bad)} of {each.size} observations, first at [{shown}]{seen})"

@@ -1,0 +1,1 @@
+"""Papers on numerical methods that the others build on."""

@@ -1,0 +1,1 @@
+"""Papers on Gaussian and other families, and on solvers that fit them."""
