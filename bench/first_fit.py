@@ -184,7 +184,9 @@ def run_predict(draws: int) -> dict[str, float]:
 
 def run_import(module: str) -> dict[str, float]:
     began = time.perf_counter()
-    __import__(module)
+    imported = __import__(module)
+    if module == "ritz":
+        _ = imported.fit  # the engine is imported when it is first used
     return {"import": time.perf_counter() - began}
 
 

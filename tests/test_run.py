@@ -285,7 +285,9 @@ def test_windows_have_the_standard_error_of_their_mean():
     assert abs(se.mean() / 0.2 - 1) < 0.05
 
 
-@pytest.mark.parametrize(("show", "shown"), [(True, True), (0.5, True), (False, False), (None, False)])
+@pytest.mark.parametrize(
+    ("show", "shown"), [(True, True), (0.5, True), (False, False), (None, False)]
+)
 def test_progress_is_shown_where_somebody_watches(show, shown, capsys):
     run(PROBLEM, adam(), 30, KEY, progress=show)
     captured = capsys.readouterr()

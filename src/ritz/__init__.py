@@ -1,12 +1,21 @@
-"""Ritz: variational inference, with one vocabulary, one loop and one kind of result."""
+"""Ritz: variational inference, with one vocabulary, one loop and one kind of result.
 
-from ritz import data, diagnose, estimator, family, objective, solver, target
-from ritz._compile import enable_compilation_cache
-from ritz._errors import RitzError
-from ritz._result import Estimate, Fit
-from ritz.check import check
-from ritz.fit import fit
-from ritz.io import load
+What is named here is imported when it is first used, so that `ritz --help` does not wait for JAX.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ritz import data, diagnose, estimator, family, objective, plot, solver, target
+    from ritz._compile import enable_compilation_cache
+    from ritz._errors import RitzError
+    from ritz._result import Estimate, Fit
+    from ritz.check import check
+    from ritz.fit import fit
+    from ritz.io import load
 
 __all__ = [
     "Estimate",
@@ -21,6 +30,37 @@ __all__ = [
     "fit",
     "load",
     "objective",
+    "plot",
     "solver",
     "target",
 ]
+_HOMES = {
+    "Estimate": "_result",
+    "Fit": "_result",
+    "RitzError": "_errors",
+    "check": "check",
+    "enable_compilation_cache": "_compile",
+    "fit": "fit",
+    "load": "io",
+}
+
+
+class _Lazy(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'ritz' has no attribute {name!r}")
+        module = importlib.import_module(f"ritz.{_HOMES.get(name, name)}")
+        value = getattr(module, name) if name in _HOMES else module
+        setattr(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # To import the module `ritz.fit` must not put it in the place of the function `ritz.fit`.
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Lazy

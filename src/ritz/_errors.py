@@ -1,6 +1,7 @@
 """The error every part of Ritz raises for bad input."""
 
 import difflib
+import numbers
 from collections.abc import Iterable
 
 
@@ -55,3 +56,25 @@ def listed(names: Iterable[object], *, limit: int = 8) -> str:
     """
     shown = [str(name) for name in names]
     return ", ".join([*shown[:limit], "…"] if len(shown) > limit else shown)
+
+
+def whole_number(name: str, value: object, least: int) -> int:
+    """Check an option that counts something.
+
+    Args:
+        name: what the user calls it.
+        value: what arrived.
+        least: the smallest that makes sense.
+
+    Returns:
+        the value.
+
+    Raises:
+        RitzError: if it is not a whole number, or below `least`.
+
+    >>> whole_number("steps", 10, 1)
+    10
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise RitzError(f"{name}={value!r} arrived, expected a whole number from {least} up")
+    return int(value)

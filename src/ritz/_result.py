@@ -13,7 +13,7 @@ import paramax
 from ritz import data as _data
 from ritz._compile import compile, spent
 from ritz._draws import at_keys, at_rows
-from ritz._errors import RitzError
+from ritz._errors import RitzError, whole_number
 from ritz._verdict import doubts
 from ritz.diagnose import PSIS, psis
 from ritz.family import AbstractFamily, name_of
@@ -94,7 +94,7 @@ class Fit:
 
     # -- the posterior ----------------------------------------------------------------------
 
-    def sample(self, n: int = 1000, key: jax.Array | None = None) -> Any:
+    def sample(self, n: Any = 1000, key: jax.Array | None = None) -> Any:
         """Draws in the model's own parameters, deterministic sites included.
 
         Args:
@@ -105,8 +105,7 @@ class Fit:
             the target's structure (for a model a dict of site names) of arrays with a leading
             axis of length n.
         """
-        if n < 1:
-            raise RitzError(f"sample: n={n} arrived, expected at least 1")
+        whole_number("n", n, 1)
         if self.target.has_density:
             return self.target.pack(self._draw(n, self._key(key))["values"])
         if n > DRAWS:
@@ -254,7 +253,7 @@ class Fit:
     def predict(
         self,
         data: Any = None,
-        n: int = 1000,
+        n: Any = 1000,
         *,
         reduce: Callable[[dict[str, jax.Array]], Any] | None = None,
         key: jax.Array | None = None,
@@ -276,6 +275,7 @@ class Fit:
 
         >>> # fit.predict(reduce=lambda draw: draw["y"].max())
         """
+        whole_number("n", n, 1)
         target: Any = self.target
         args, kwargs = (
             (target.args, target.kwargs) if data is None else _rebind(target, data, self.binding)
@@ -292,8 +292,9 @@ class Fit:
         return at_keys(one, (self.q, target), n, base, (args, kwargs))
 
     @_model
-    def prior_predict(self, n: int = 1000, key: jax.Array | None = None) -> dict[str, np.ndarray]:
+    def prior_predict(self, n: Any = 1000, key: jax.Array | None = None) -> dict[str, np.ndarray]:
         """Draws of every site, latent and observed, from the model without its data."""
+        whole_number("n", n, 1)
         one = lambda target, key, _: target.prior_predict(key)
         return at_keys(one, self.target, n, jax.random.fold_in(self._key(key), 2), ())
 

@@ -1,8 +1,9 @@
 """`ritz.fit`: picks the parts, runs them, returns a `Fit`."""
 
+import functools
 import importlib.metadata
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from ritz import data as _data
 from ritz import family as _family
 from ritz._compile import spent
-from ritz._errors import RitzError
+from ritz._errors import RitzError, whole_number
 from ritz._result import Fit
 from ritz.estimator import AbstractEstimator, pathwise
 from ritz.objective import AbstractObjective, Problem, negative_elbo
@@ -32,15 +33,15 @@ def fit(
     data: Any = None,
     *,
     family: Any = None,
-    objective: AbstractObjective | None = None,
-    estimator: AbstractEstimator | None = None,
+    objective: Any = None,
+    estimator: Any = None,
     solver: Any = None,
-    steps: int = 10_000,
-    lr: float = 0.02,
-    draws: int = 4,
+    steps: Any = 10_000,
+    lr: Any = 0.02,
+    draws: Any = 4,
     init: Any = None,
-    seed: int | jax.Array = 0,
-    callbacks: Iterable[Callable[..., Any]] = (),
+    seed: Any = 0,
+    callbacks: Any = (),
     progress: bool | float | None = None,
     strict: bool = False,
 ) -> Fit:
@@ -94,8 +95,8 @@ def fit(
     problem = Problem(
         target,
         q,
-        negative_elbo(draws) if objective is None else objective,
-        pathwise() if estimator is None else estimator,
+        _part("objective", objective, AbstractObjective, functools.partial(negative_elbo, draws)),
+        _part("estimator", estimator, AbstractEstimator, pathwise),
     )
     chosen = _solver(solver, lr, steps)
     result = run(
@@ -153,9 +154,10 @@ def _target(model: Any, data: Any) -> tuple[AbstractTarget, Any, Any]:
             "target with the new data"
         )
     if not callable(model):
+        packaged = f"; for a packaged one, ritz.target.library.get({model!r})"
         raise RitzError(
             f"a model arrived as {type(model).__name__}; expected a NumPyro model function or a "
-            "target from ritz.target.from_log_density"
+            f"target from ritz.target.from_log_density{packaged if isinstance(model, str) else ''}"
         )
     if isinstance(data, _data.Batches):
         return from_batches(model, data), data, None
@@ -203,9 +205,9 @@ def _point(target: Any, init: Any, key: jax.Array) -> tuple[jax.Array, str]:
     return x, how
 
 
-def _solver(solver: Any, lr: float, steps: int) -> AbstractSolver:
+def _solver(solver: Any, lr: Any, steps: Any) -> AbstractSolver:
     if solver is None:
-        return adam(lr, max(steps, 1))
+        return adam(lr, max(whole_number("steps", steps, 0), 1))
     return solver if isinstance(solver, AbstractSolver) else optax_solver(solver)
 
 
@@ -213,14 +215,31 @@ def _solver_name(given: Any, chosen: AbstractSolver, lr: float) -> str:
     return f"adam (lr {lr:g}, falling)" if given is None else type(chosen).__name__
 
 
+def _part(name: str, given: Any, kind: type, default: Callable[[], Any]) -> Any:
+    if given is None:
+        return default()
+    if not isinstance(given, kind):
+        raise RitzError(
+            f"{name} arrived as {type(given).__name__}, expected one of ritz.{name}, such as "
+            f"ritz.{name}.{getattr(default, 'func', default).__name__}()"
+        )
+    return given
+
+
 def _key(seed: Any) -> jax.Array:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer | jax.Array):
-        raise RitzError(f"seed={seed!r} arrived, expected an integer or a JAX key")
-    if isinstance(seed, jax.Array):
-        if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
-            return seed
-        return jax.random.wrap_key_data(seed)
-    return jax.random.key(int(seed))
+    if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
+        key = seed
+    elif isinstance(seed, jax.Array) and seed.dtype == jnp.uint32 and seed.shape == (2,):
+        key = jax.random.wrap_key_data(seed)
+    elif isinstance(seed, int | np.integer) and not isinstance(seed, bool) and 0 <= seed < 2**32:
+        key = jax.random.key(int(seed))
+    else:
+        raise RitzError(
+            f"seed={seed!r} arrived, expected an integer from 0 to 2**32 - 1 or a JAX key"
+        )
+    if key.shape != ():
+        raise RitzError(f"seed holds {key.size} keys, expected one; index it")
+    return key
 
 
 def _name(model: Any) -> str:

@@ -99,7 +99,12 @@ def check_array(label: str, array: np.ndarray) -> Any:
         raise RitzError(f"{label} is a record array ({array.dtype}); pass each field by itself")
     if array.size == 0:
         raise RitzError(f"{label} has no elements (shape {array.shape}); pass at least one")
-    if kind in "fc":
+    if kind == "c":
+        raise RitzError(
+            f"{label} holds complex numbers ({array.dtype}); pass real and imaginary parts by "
+            "themselves"
+        )
+    if kind == "f":
         _check_finite(label, array)
     _check_range(label, array)
     if array.ndim == 0 and kind in "biu":

@@ -96,7 +96,14 @@ def build(family: Any, target: Any, start: Any) -> AbstractFamily:
             raise RitzError(f"no family {family!r}; {suggest(family, _REGISTRY)}")
         family = _REGISTRY[family].build
     if callable(family) and not isinstance(family, eqx.Module | type):
-        family = family(target, start)
+        name = getattr(family, "__name__", "function")
+        try:
+            family = family(target, start)
+        except Exception as error:  # the user's function may raise anything
+            raise RitzError(
+                f"the family {name!r} failed for {target.describe()}: {type(error).__name__}: "
+                f"{error}"
+            ) from error
     if not isinstance(family, AbstractFamily):
         raise RitzError(
             f"a family arrived as {type(family).__name__}; expected a name "

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError
+from ritz._errors import RitzError, whole_number
 from ritz.estimator import AbstractEstimator
 from ritz.family import AbstractFamily
 from ritz.target import AbstractTarget
@@ -88,7 +88,7 @@ def subsample_key(key: Key[Array, ""]) -> Key[Array, ""]:
     return jax.random.fold_in(key, 2**31 - 1)  # no draw from `key` itself has so high a counter
 
 
-def negative_elbo(draws: int = 1, entropy: Literal["closed", "mc"] = "closed") -> NegativeELBO:
+def negative_elbo(draws: Any = 1, entropy: Any = "closed") -> NegativeELBO:
     r"""The negative evidence lower bound, estimated from K draws.
 
     .. math:: \mathcal{L}(\lambda)
@@ -112,8 +112,7 @@ def negative_elbo(draws: int = 1, entropy: Literal["closed", "mc"] = "closed") -
     >>> negative_elbo(draws=8).draws
     8
     """
-    if draws < 1:
-        raise RitzError(f"negative_elbo: draws={draws} arrived, expected at least 1")
+    whole_number("draws", draws, 1)
     if entropy not in ("closed", "mc"):
         raise RitzError(f"negative_elbo: entropy={entropy!r} arrived, expected 'closed' or 'mc'")
     return NegativeELBO(draws=draws, entropy=entropy)

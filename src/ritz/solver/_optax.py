@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
-from ritz._errors import RitzError
+from ritz._errors import RitzError, whole_number
 from ritz.solver._base import AbstractSolver
 
 
@@ -37,7 +37,7 @@ class OptaxSolver(AbstractSolver):
         return OptaxState(optax.apply_updates(state.params, update), opt), info
 
 
-def optax_solver(transformation: optax.GradientTransformation) -> OptaxSolver:
+def optax_solver(transformation: Any) -> OptaxSolver:
     """A solver from any Optax transformation.
 
     Args:
@@ -58,7 +58,7 @@ def optax_solver(transformation: optax.GradientTransformation) -> OptaxSolver:
     return OptaxSolver(transformation)
 
 
-def adam(lr: float = 0.02, steps: int = 10_000) -> OptaxSolver:
+def adam(lr: Any = 0.02, steps: Any = 10_000) -> OptaxSolver:
     r"""Adam whose learning rate falls to zero along a half cosine.
 
     .. math:: \eta_t = \tfrac12 \eta\,(1 + \cos(\pi t / T)).
@@ -73,10 +73,9 @@ def adam(lr: float = 0.02, steps: int = 10_000) -> OptaxSolver:
     Raises:
         RitzError: for a rate or number of steps that is not positive.
     """
-    if not (math.isfinite(lr) and lr > 0):
-        raise RitzError(f"lr={lr} arrived, expected a positive number such as 0.02")
-    if steps < 1:
-        raise RitzError(f"steps={steps} arrived, expected at least 1")
+    if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < math.inf:
+        raise RitzError(f"lr={lr!r} arrived, expected a positive number such as 0.02")
+    whole_number("steps", steps, 1)
     # As arrays these are lifted out of the program, so that other values compile nothing.
     rate, total = jnp.asarray(lr), jnp.asarray(float(steps))
     return OptaxSolver(optax.adam(functools.partial(_cosine, rate, total)))

@@ -14,7 +14,7 @@ from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Key, PyTree
 
 from ritz._compile import Program, compile, spent
-from ritz._errors import RitzError
+from ritz._errors import RitzError, whole_number
 from ritz.solver._base import AbstractSolver, BatchSource
 from ritz.solver._history import History
 from ritz.solver._progress import Progress
@@ -57,14 +57,14 @@ class Result:
 def run(
     problem: Any,
     solver: AbstractSolver,
-    steps: int,
+    steps: Any,
     key: Key[Array, ""],
     *,
     batches: BatchSource | None = None,
     state: PyTree = None,
     start: int = 0,
     history: History | None = None,
-    callbacks: Iterable[Callable[[PyTree, int, dict[str, float]], Any]] = (),
+    callbacks: Any = (),
     progress: bool | float | None = None,
     strict: bool = False,
 ) -> Result:
@@ -99,7 +99,7 @@ def run(
     Raises:
         RitzError: for a solver and problem that do not fit, or, if `strict`, a failed run.
     """
-    _check(problem, solver, steps)
+    _check(problem, solver, steps, callbacks)
     spent_at_start = spent()
     loop = _Loop(problem, solver, key, batches)
     history = History() if history is None else history
@@ -287,9 +287,12 @@ class _Loop:
         return kept, low, f"step {done + low} is not finite: {reason}; the state before it is kept"
 
 
-def _check(problem: Any, solver: AbstractSolver, steps: int) -> None:
-    if steps < 0:
-        raise RitzError(f"steps={steps} arrived, expected a number of steps")
+def _check(problem: Any, solver: AbstractSolver, steps: Any, callbacks: Any) -> None:
+    whole_number("steps", steps, 0)
+    if not isinstance(callbacks, Iterable):
+        raise RitzError(
+            f"callbacks arrived as {type(callbacks).__name__}, expected a list: callbacks=[function]"
+        )
     oracles = getattr(problem, "oracles", None)
     if oracles is None:
         return
