@@ -302,7 +302,7 @@ def test_warning_is_one_line_on_stderr(model_file):
         (("fit", "eight_schools", "--data", "{table}"), ["'sigma'", "y, other"]),
         (("fit", "eight_schools", "--family", "fullrank"), ["'fullrank'", "'full_rank'"]),
         (("fit", "eight_schools", "--steps", "-1"), ["steps=-1"]),
-        (("fit", "eight_schools", "--draws", "0"), ["draws=0", "at least 1"]),
+        (("fit", "eight_schools", "--draws", "0"), ["draws=0", "from 1 up"]),
         (("fit", "eight_schools", "--lr", "0"), ["lr=0", "positive"]),
         (("fit", "eight_schools", "--out", "{file}"), ["numpy.py", "not a saved fit"]),
         (("fit", "eight_schools", "--out", "{dir}"), ["not a saved fit"]),

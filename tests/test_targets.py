@@ -1,6 +1,7 @@
 """Targets: their densities, maps and starts against exact answers, and what they refuse."""
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from scipy import stats
 
 import ritz
 from ritz.target import from_batches, from_log_density, from_numpyro
+from ritz.target._constraints import constraint, describe
 
 RNG = np.random.default_rng(0)
 Y = RNG.normal(size=8)
@@ -328,6 +330,22 @@ def conditioned(y):
 
 
 ZOO["conditioned"] = (handlers.condition(conditioned, {"s": jnp.array(0.7)}), (Y,), {})
+
+
+ZOO["scoped"] = (handlers.scope(conditioned, prefix="outer"), (Y,), {})
+
+
+class Model:
+    """A model need not be a function."""
+
+    def __call__(self, y):
+        m = numpyro.sample("m", dist.Gamma(2.0, 1.0))
+        numpyro.sample("y", dist.Normal(m, 1.0), obs=y)
+
+
+ZOO["object"] = (Model(), (Y,), {})
+lifted = lambda y: numpyro.sample("y", dist.Normal(numpyro.param("w", 0.0), 1.0), obs=y)
+ZOO["lifted"] = (handlers.lift(lifted, prior={"w": dist.HalfNormal(1.0)}), (Y,), {})
 
 
 def build(name: str) -> Any:
@@ -942,6 +960,10 @@ def improper_sphere():
     numpyro.sample("p", dist.ImproperUniform(constraints.sphere, (), (3,)))
 
 
+def complex_site():
+    numpyro.sample("c", dist.ImproperUniform(constraints.complex, (), ()))
+
+
 def nothing_latent(y):
     numpyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
 
@@ -996,6 +1018,7 @@ REFUSED = [
     (delta, (), r"site 'd' has a Delta distribution; write numpyro.deterministic\('d'"),
     (sphere, (), r"site 'p' has support sphere, which has no map from the reals; reparam"),
     (improper_sphere, (), r"site 'p' has support sphere, which has no map from the reals"),
+    (complex_site, (), r"site 'c' is complex; sample its real and imaginary parts"),
     (nothing_latent, (Y,), r"model 'nothing_latent' has no latent site: nothing to infer"),
     (raises, (Y,), r"model 'raises' failed \(line \d+ of test_targets.py\): KeyError: 'no such"),
     (
@@ -1334,6 +1357,38 @@ def test_a_log_density_starts_at_some_of_its_sites():
     np.testing.assert_allclose(fitted.target.constrain(fitted.q.loc)["b"], 2.0, rtol=1e-5)
 
 
+KINDS = [
+    constraints.real,
+    constraints.positive,
+    constraints.unit_interval,
+    constraints.interval(-1.0, 3.0),
+    constraints.greater_than(2.0),
+    constraints.less_than(2.0),
+    constraints.independent(constraints.positive, 1),
+    constraints.real_vector,
+    constraints.simplex,
+    constraints.ordered_vector,
+    constraints.positive_ordered_vector,
+    constraints.corr_cholesky,
+    constraints.corr_matrix,
+    constraints.lower_cholesky,
+    constraints.positive_definite,
+    constraints.zero_sum(1),
+    constraints.softplus_positive,
+    constraints.circular,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_support_survives_a_file(kind):
+    words, spec = describe(kind)
+    assert spec is not None
+    again = transforms.biject_to(constraint(json.loads(json.dumps(spec))))
+    free = jnp.array([0.3, -0.4, 0.9])
+    np.testing.assert_array_equal(again(free), transforms.biject_to(kind)(free))
+    assert words == words.lower()
+
+
 # -- prediction, log likelihood, the data -------------------------------------------------------
 
 
@@ -1420,6 +1475,15 @@ def test_sites_observed_inside_a_scan_are_redrawn():
         np.testing.assert_allclose(prior["y"], 100 * prior["x"], atol=6)
         np.testing.assert_allclose(data, Y, rtol=1e-6)
         np.testing.assert_allclose(each, stats.norm(100 * level, 1.0).logpdf(Y), rtol=1e-4)
+
+
+def test_data_in_no_plate_are_predicted_one_by_one():
+    target = from_numpyro(conditioned, (Y,))
+    x = points(target, 1)[0]
+    key = jax.random.key(0)
+    for drawn in (target.predict(x, key, target.args, {}), target.prior_predict(key)):
+        assert drawn["y"].shape == (8,)
+        assert len(np.unique(drawn["y"])) == 8
 
 
 def test_a_required_argument_that_is_left_out_is_predicted():

@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ritz._errors import RitzError, listed, suggest
+from ritz.papers._cli import app as papers
 
 EXIT_CODES = (
     "Exit codes: 0 done (`fit` prints its verdict), 1 something unforeseen, 2 bad input, 3 the fit "
@@ -73,6 +74,7 @@ app = typer.Typer(
     help="Variational inference: a model and data in, a posterior and a verdict out.",
     epilog=EXIT_CODES,
 )
+app.add_typer(papers, name="papers")
 
 
 @app.command(cls=Command, epilog=EXIT_CODES)

@@ -88,7 +88,7 @@ def checks(
             line.append(told if other is None or other.holds else f"{told}, fails")
     text = table(header, cells)
     if about:
-        text += "".join("\n" + field(f"{c.name}: ", c.compared) for c in right if c.compared)
+        text += "\n" + "".join("\n" + field(f"{c.name}: ", c.compared) for c in right if c.compared)
     return text
 
 

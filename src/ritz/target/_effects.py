@@ -119,10 +119,13 @@ class _ScaleRows(Messenger):
 
 
 class unconditioned(Messenger):
-    """Turns observed sites into sampled ones; factors are left alone."""
+    """Turns observed sites into sampled ones, as many as there are data; factors stay."""
 
     def process_message(self, msg: Any) -> None:
         if msg["type"] == "sample" and msg["is_observed"] and not is_factor(msg["fn"]):
+            fn, shape = msg["fn"], jnp.shape(msg["value"])
+            batch = jnp.broadcast_shapes(fn.batch_shape, shape[: len(shape) - fn.event_dim])
+            msg["fn"] = fn if batch == fn.batch_shape else fn.expand(batch)
             msg["is_observed"] = False
             msg["value"] = None
         if msg["type"] == "control_flow":

@@ -174,7 +174,8 @@ class NumPyroTarget(AbstractTarget):
             keep=self.declared,
             keyed=keyed,
         )
-        parts = [traced[s.name + FREE]["value"].reshape(-1) for s in self.sites]
+        free = _terms.attached(traced, FREE)
+        parts = [free[s.name]["value"].reshape(-1) for s in self.sites]
         return jnp.concatenate(parts).astype(float_dtype())
 
     def _redraw(self, key: Any, args: Any, kwargs: Any, value_of: Any) -> dict[str, Array]:

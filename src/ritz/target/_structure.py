@@ -13,6 +13,7 @@ from numpyro.distributions.transforms import biject_to
 
 from ritz._errors import RitzError
 from ritz.target import _effects as effects
+from ritz.target import _terms
 from ritz.target._base import FREE, Quantity, Site
 from ritz.target._constraints import describe
 from ritz.target._failure import NeedsValues, explain, needs_values
@@ -151,11 +152,15 @@ def _placeholder(msg: Any, plates: effects.Plates) -> Any:
             "reals; reparameterise it (numpyro.handlers.reparam)"
         ) from None
     shape = (*msg["kwargs"]["sample_shape"], *fn.shape())
-    return transform(jnp.zeros(transform.inverse_shape(shape)))
+    value = transform(jnp.zeros(transform.inverse_shape(shape)))
+    if jnp.iscomplexobj(value):
+        raise RitzError(f"site {name!r} is complex; sample its real and imaginary parts")
+    return value
 
 
 def _read(traced: effects.Trace, plates: effects.Plates) -> Structure:
     entries, deterministic = [], []
+    frees = _terms.attached(traced, FREE)
     for name, site in traced.items():
         if site["type"] == "param":
             raise RitzError(
@@ -165,18 +170,18 @@ def _read(traced: effects.Trace, plates: effects.Plates) -> Structure:
             shape = jnp.shape(site["value"])
             deterministic.append(Quantity(name, shape, _dims(site, shape, 0)))
         if site["type"] == "sample":
-            entries.append(_entry(name, site, traced))
+            entries.append(_entry(name, site, frees.get(name)))
     return Structure(tuple(entries), tuple(deterministic), dict(plates.sizes), dict(plates.taken))
 
 
-def _entry(name: str, site: Any, traced: effects.Trace) -> Entry:
+def _entry(name: str, site: Any, free: Any) -> Entry:
     fn, latent = site["fn"], not site["is_observed"]
     shape = jnp.shape(site["value"])
     frames = frozenset(frame.name for frame in site["cond_indep_stack"])
     dims = _dims(site, shape, len(fn.event_shape))
     if latent:
-        free = jnp.shape(traced[name + FREE]["value"])
-        return Entry(name, True, False, shape, free, fn.support, dims, frames)
+        free_shape = jnp.shape(free["value"])
+        return Entry(name, True, False, shape, free_shape, fn.support, dims, frames)
     _check_data(name, fn, shape)
     return Entry(name, False, not effects.is_factor(fn), shape, (), None, dims, frames)
 

@@ -1,4 +1,4 @@
-"""Reading the summands of a log density off a trace."""
+"""Reading a trace: the summands of its log density, and what was attached to its sites."""
 
 from typing import Any
 
@@ -8,6 +8,21 @@ from numpyro.distributions.transforms import biject_to
 
 from ritz.target._base import LOG_DET, float_dtype
 from ritz.target._effects import Plates, Trace, unwrapped
+
+
+def attached(traced: Trace, suffix: str) -> dict[str, Any]:
+    """What was attached to sites under their name and a suffix, by the site's name.
+
+    `handlers.scope` puts its prefix before the site's name and again before what is attached.
+    """
+    out = {}
+    for key, site in traced.items():
+        if key.endswith(suffix):
+            name = key.removesuffix(suffix)
+            while name and name not in traced:
+                name = name[1:]
+            out[name] = site
+    return out
 
 
 def terms(traced: Trace, plates: Plates) -> dict[str, Any]:
@@ -36,7 +51,7 @@ def imputed(traced: Trace, plates: Plates) -> dict[str, Any]:
     density of the others: an improper density, which no family can match. With a proper one that
     depends on nothing else, the posterior of everything else is the same.
     """
-    out = {}
+    out, dets = {}, attached(traced, LOG_DET)
     for name, site in traced.items():
         whole = name.removesuffix("_unobserved")
         if whole == name or f"{whole}_observed" not in traced or site["is_observed"]:
@@ -49,8 +64,8 @@ def imputed(traced: Trace, plates: Plates) -> dict[str, Any]:
         batch_dim = len(site["fn"].batch_shape)
         each = dist.Normal(0.0, 1.0).log_prob(free)
         each = each.sum(axis=tuple(range(batch_dim, each.ndim)))
-        if name + LOG_DET in traced:
-            each -= unwrapped(traced[name + LOG_DET]["fn"]).log_factor
+        if name in dets:
+            each -= unwrapped(dets[name]["fn"]).log_factor
         scale = plates.scale(site["cond_indep_stack"])
         out[f"{name} where observed"] = scale * jnp.where(mask, 0.0, each).sum()
     return out
@@ -62,8 +77,7 @@ def log_dets(traced: Trace, plates: Plates) -> dict[str, Any]:
     `handlers.scale` and `handlers.mask` change a density, never a Jacobian.
     """
     out = {}
-    for name, site in traced.items():
-        if name.endswith(LOG_DET) and site["type"] == "sample":
-            scale = plates.scale(site["cond_indep_stack"])
-            out[name] = scale * jnp.sum(unwrapped(site["fn"]).log_factor)
+    for name, site in attached(traced, LOG_DET).items():
+        scale = plates.scale(site["cond_indep_stack"])
+        out[name + LOG_DET] = scale * jnp.sum(unwrapped(site["fn"]).log_factor)
     return out
