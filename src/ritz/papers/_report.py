@@ -147,7 +147,8 @@ def _checks(record: Record) -> str:
             f"<td>{sign} {_number(check.threshold)}</td>"
             f"<td>{wrong}</td><td>{_scale(check, other)}</td></tr>"
         )
-    head = "<th>check</th><th>figure</th><th>threshold</th><th>wrong variant</th><th></th>"
+    words = ("check", "figure", "threshold", "wrong variant", "place")
+    head = "".join(f'<th scope="col">{word}</th>' for word in words)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(out)}</tbody></table>"
 
 

@@ -52,6 +52,8 @@ def explain(error: Exception, model: Callable[..., Any]) -> RitzError:
     """
     if isinstance(error, RitzError):
         return error
+    if needs_values(error):
+        return NeedsValues(model, error)
     at = _locate(error, model)
     reason = " ".join(str(error).split()).replace(FREE, "")[:240] or type(error).__name__
     if at.site is None:

@@ -16,7 +16,7 @@ from ritz.target import _effects as effects
 from ritz.target import _terms
 from ritz.target._base import FREE, Quantity, Site
 from ritz.target._constraints import describe
-from ritz.target._failure import NeedsValues, explain, needs_values
+from ritz.target._failure import explain
 from ritz.target._held import release
 
 
@@ -120,8 +120,6 @@ def structure(
     except RitzError as error:
         raise RitzError(str(error)) from None  # without the notes that JAX adds to it
     except Exception as error:
-        if needs_values(error):
-            raise NeedsValues(model, error) from error
         raise explain(error, model) from error
     return found[-1]
 
