@@ -374,6 +374,4 @@ def _site(named: dict[str, Any], site: Any) -> Any:
 def _rebind(target: Any, data: Any, like: Any) -> tuple[Any, Any]:
     """New data as arguments, coded as the fit's own were."""
     binding = _data.bind(target.model, data, partial=True, like=like)
-    args = jax.tree.map(lambda v: jnp.asarray(v) if hasattr(v, "shape") else v, binding.args)
-    kwargs = jax.tree.map(lambda v: jnp.asarray(v) if hasattr(v, "shape") else v, binding.kwargs)
-    return args, kwargs
+    return target.prepare(binding.args, binding.kwargs)

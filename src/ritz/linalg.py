@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -274,7 +275,7 @@ def _checked(name: str, a: Any, method: str, degree: int, steps: int) -> Array:
         raise RitzError(f"{name}: an array of shape {shape} arrived, expected square matrices")
     if not jnp.issubdtype(jnp.result_type(a), jnp.floating):
         raise RitzError(f"{name}: dtype {jnp.result_type(a)} arrived, expected floating numbers")
-    if not isinstance(a, jax.core.Tracer):
+    if not isinstance(a, Tracer):
         _check_values(name, np.asarray(a))
     return jnp.asarray(a)
 

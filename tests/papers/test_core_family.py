@@ -1,6 +1,7 @@
 """The papers on a Gaussian solver and on matrix roots: claims, wrong variants, pictures."""
 
 import importlib
+import math
 
 import pytest
 
@@ -14,24 +15,23 @@ def load(name):
 @pytest.mark.parametrize("name", PAPERS)
 def test_quick_run_and_picture(name, tmp_path):
     paper = load(name)
-    result = paper.run(paper.SEEDS[:2], quick=True)
-    assert result.seeds == paper.SEEDS[:2]
-    assert all(check.value == check.value for check in result.checks)  # no NaN
+    result = paper.run(paper.SEEDS[:1], quick=True)
+    assert result.seeds == paper.SEEDS[:1]
+    assert all(math.isfinite(check.value) for check in result.checks)
     path = tmp_path / "picture.png"
     paper.plot(result).savefig(path)
     assert path.stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", PAPERS)
-def test_wrong_variant_fails_even_when_quick(name):
-    paper = load(name)
-    right = paper.run(paper.SEEDS[:2], quick=True)
-    wrong = paper.run(paper.SEEDS[:2], wrong=True, quick=True)
-    about = lambda result: [(c.name, c.direction, c.threshold) for c in result.checks]
-    assert about(right) == about(wrong)
-    assert not wrong.holds
-    failed = [w.name for r, w in zip(right.checks, wrong.checks, strict=True) if r.holds > w.holds]
-    assert failed, "the wrong variant fails nothing that the method passes"
+def test_scalar_rule_has_the_right_root_and_a_wrong_gradient():
+    """The wrong variant of fast-matrix-sqrt, without its timing."""
+    paper = load("core.fast_matrix_sqrt")
+    a, g = paper._matrices(0, 2)
+    for root, right in ((paper.pade, True), (paper.scalar_rule, False)):
+        exact, found = paper._both(paper.eigen), paper._both(lambda a, f=root: f(a, 8, 10))
+        value, gradient = map(paper._error, found(a, g), exact(a, g))
+        assert value < 1e-2
+        assert (gradient < 1e-2) == right
 
 
 @pytest.mark.slow
@@ -45,6 +45,10 @@ def test_claim_on_recorded_and_fresh_seeds(name, first):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPERS)
-def test_wrong_variant_fails(name):
+def test_wrong_variant_fails_the_same_checks(name):
     paper = load(name)
-    assert not paper.run(paper.SEEDS, wrong=True).holds
+    right, wrong = (paper.run(paper.SEEDS, wrong=w) for w in (False, True))
+    about = lambda result: [(c.name, c.direction, c.threshold) for c in result.checks]
+    assert about(right) == about(wrong)
+    assert right.holds
+    assert not wrong.holds

@@ -144,7 +144,7 @@ class _Draws(eqx.Module):
             return one(key)
         each = jax.vmap(one)(jax.random.split(key, self.draws))
         error = each.log_density.std(ddof=1) / self.draws**0.5
-        return Expected(*(v.mean(0) for v in each[:3]), error)
+        return _mean(each)._replace(error=error)
 
 
 class _Cubature(eqx.Module):
@@ -154,13 +154,17 @@ class _Cubature(eqx.Module):
         steps = q.dim**0.5 * q.scale_tril.T
         points = jnp.concatenate([q.loc + steps, q.loc - steps])
         each = jax.vmap(lambda x: _at(problem, x, key, batch))(points)
-        return Expected(*(v.mean(0) for v in each[:3]))
+        return _mean(each)
 
 
 def _at(problem: Any, x: Array, key: Array, batch: Any) -> Expected:
     value, score = problem.score_at(x, key, batch)
     row = lambda v: problem.hvp_at(x, v, key, batch)
     return Expected(value, score, jax.vmap(row)(jnp.eye(x.shape[0], dtype=x.dtype)))
+
+
+def _mean(each: Expected) -> Expected:
+    return Expected(each.log_density.mean(), each.score.mean(0), each.hessian.mean(0))
 
 
 def cubature() -> Callable[..., Expected]:

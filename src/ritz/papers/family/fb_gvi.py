@@ -2,10 +2,9 @@
 
 The KL divergence from a Gaussian to a target is an expected potential, which is smooth in the
 Wasserstein geometry of Gaussians, plus a negative entropy, which is not: its gradient blows up as
-the covariance narrows. So the potential gets a gradient step and the entropy a proximal one, which
-has a closed form. For a potential of curvature at most beta, h = 1/beta is then safe from
-everywhere, and a Gaussian target of condition number kappa takes a multiple of kappa steps. Plain
-gradient descent (BWGD) steps on both at once and overshoots from a narrow start.
+the covariance narrows. So the potential gets a gradient step and the entropy a proximal one, in
+closed form. For curvatures up to beta, h = 1/beta is then safe from everywhere, and a condition
+number kappa takes a multiple of kappa steps. Plain gradient descent (BWGD) overshoots.
 
 Paper: M. Diao, K. Balasubramanian, S. Chewi and A. Salim, "Forward-backward Gaussian variational
 inference via JKO in the Bures-Wasserstein space", ICML 2023, arXiv:2304.05398. BWGD: M. Lambert,
@@ -102,10 +101,11 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
         return WithoutFourH(right.step_size, right.expectation) if wrong else right
 
     with jax.enable_x64(True):
-        kl = {k: np.array([_gaussian_kl(k, s, solver) for s in seeds]) for k in CONDITIONS}
+        conditions = CONDITIONS[:1] if quick else CONDITIONS
+        kl = {k: np.array([_gaussian_kl(k, s, solver) for s in seeds]) for k in conditions}
         target, exact, beta = _regression()
         h, narrow = 1.0 / beta, float(np.sqrt(1.0 / beta / 1000.0))
-        steps = EXACT_STEPS // 4 if quick else EXACT_STEPS
+        steps = EXACT_STEPS // 10 if quick else EXACT_STEPS
         right = ritz.solver.forward_backward(h, expectation=exact)
         optimal = fit_gaussian(target, right, steps, narrow)
         fb = fit_gaussian(target, solver(h, exact), steps, narrow) if wrong else optimal
@@ -113,7 +113,7 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
         best = float(optimal.history.loss[-1])
 
         def ends(solver: Any, steps: int) -> np.ndarray:
-            n = steps // 5 if quick else steps
+            n = steps // 10 if quick else steps
             qs = [fit_gaussian(target, solver, n, 0.1, seed).q for seed in seeds]
             losses = [-exact(None, q, None, None).log_density - q.entropy() for q in qs]
             return np.array(losses) - best
@@ -125,12 +125,12 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
     rise = max(float(np.diff(k, axis=1).max()) for k in kl.values())
     fall, jump = float(np.diff(fb.history.loss).max()), float(np.diff(bw.history.loss)[0])
     excess, small = float((fb_ends - bw_ends).mean()), float(small_ends.mean())
-    end, step, first = "final free energy", "largest rise in a step", "BWGD's first step"
+    end, step = "final free energy", "largest rise in a step"
     checks = (
         Check("KL after 20 kappa steps", last, "<=", 1e-8, "Gaussian targets, largest of all"),
         Check(f"{step}, Gaussians", rise, "<=", 1e-12, "KL at consecutive steps, largest of all"),
         Check(f"{step}, regression", fall, "<=", 0.0, "exact free energy from a narrow start"),
-        Check(f"rise in {first}", jump, ">=", 100.0, "exact free energy from the same start"),
+        Check("rise in BWGD's first step", jump, ">=", 100.0, "exact free energy, same start"),
         Check(f"{end} above BWGD's", excess, "<=", 0.0, "means over seeds, same draws, h = 1/beta"),
         Check(f"{end} above the optimum", small, "<=", 1e-2, "mean over seeds, h = 0.1/beta"),
     )
@@ -159,7 +159,7 @@ def plot(result: Result) -> Any:
         for name, label in (("fb", "FB-GVI"), ("bw", "BWGD")):
             axes[1].semilogy(1 + np.arange(100), curves[name][:100], label=label)
         axes[1].set(title="logistic regression, narrow start", xlabel="step", xscale="log")
-        axes[1].set(ylabel="free energy above the optimum (nats)")
+        axes[1].set(ylabel="free energy above the optimum")
         for mark, (label, ends) in zip("osx", curves["ends"].items(), strict=True):
             axes[2].semilogy(ends, mark, mfc="none", label=label)
         axes[2].set(title="single draws", xlabel="seed", ylabel="free energy above the optimum")
