@@ -77,9 +77,7 @@ def test_skeleton_estimator_is_unbiased(monkeypatch):
 
     target = ritz.target.from_log_density(lambda x: -0.5 * (x @ x), jnp.zeros(2))
     q = UnitNormal(jnp.array([1.0, -2.0]))
-    problem = ritz.objective.Problem(
-        target, q, ritz.objective.negative_elbo(), ScoreFunction()
-    )
+    problem = ritz.objective.Problem(target, q, ritz.objective.negative_elbo(), ScoreFunction())
     keys = jax.random.split(jax.random.key(0), 20_000)
     grads = jax.vmap(lambda key: problem.grad(problem.params, key)[0].loc)(keys)
     se = np.asarray(grads).std(0) / 20_000**0.5
