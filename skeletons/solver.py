@@ -1,7 +1,7 @@
 """A solver: copy to src/ritz/solver/_NAME.py, import it in solver/__init__.py.
 
-The state holds what the next step needs, with the answer so far in `.params`; the info holds scalars
-for people, `loss` among them. Declare the oracles that the step calls on the problem.
+The state holds what the next step needs, with the answer so far in `.params`; the info holds
+scalars for people, `loss` among them. Declare the oracles that the step calls on the problem.
 """
 
 from typing import Any, ClassVar, NamedTuple

@@ -291,7 +291,8 @@ def _check(problem: Any, solver: AbstractSolver, steps: Any, callbacks: Any) -> 
     whole_number("steps", steps, 0)
     if not isinstance(callbacks, Iterable):
         raise RitzError(
-            f"callbacks arrived as {type(callbacks).__name__}, expected a list: callbacks=[function]"
+            f"callbacks arrived as {type(callbacks).__name__}, expected a list: "
+            "callbacks=[function]"
         )
     oracles = getattr(problem, "oracles", None)
     if oracles is None:
