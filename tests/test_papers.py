@@ -495,8 +495,8 @@ def test_checks_hold_on_their_side_only():
 
 # -- records are reproduced -----------------------------------------------------------------------
 
-# Chosen for their speed; the first stays in the quick tests.
-AGAIN = ["irm-v2", pytest.param("loci", marks=pytest.mark.slow)]
+# S rows whose figures are not times.
+AGAIN = ["fb-gvi"]
 
 
 @pytest.mark.parametrize("slug", AGAIN)

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Key, PyTree
 
 from ritz._errors import RitzError, whole_number
@@ -24,7 +23,7 @@ class OptaxSolver(AbstractSolver):
     r"""Gradient steps :math:`\lambda_{t+1} = \lambda_t + u_t(\hat g_t)` with u from Optax."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
-    transformation: optax.GradientTransformation = eqx.field(static=True)
+    transformation: Any = eqx.field(static=True)
 
     def init(self, problem: Any, key: Key[Array, ""]) -> OptaxState:
         return OptaxState(problem.params, self.transformation.init(problem.params))
@@ -32,6 +31,8 @@ class OptaxSolver(AbstractSolver):
     def step(
         self, problem: Any, state: OptaxState, key: Key[Array, ""], batch: Any = None
     ) -> tuple[OptaxState, dict[str, Array]]:
+        import optax
+
         grad, info = problem.grad(state.params, key, batch)
         update, opt = self.transformation.update(grad, state.opt, state.params)
         return OptaxState(optax.apply_updates(state.params, update), opt), info
@@ -76,6 +77,8 @@ def adam(lr: Any = 0.02, steps: Any = 10_000) -> OptaxSolver:
     if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < math.inf:
         raise RitzError(f"lr={lr!r} arrived, expected a positive number such as 0.02")
     whole_number("steps", steps, 1)
+    import optax  # a seventh of what importing Ritz would cost
+
     # As arrays these are lifted out of the program, so that other values compile nothing.
     rate, total = jnp.asarray(lr), jnp.asarray(float(steps))
     return OptaxSolver(optax.adam(functools.partial(_cosine, rate, total)))

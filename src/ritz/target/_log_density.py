@@ -1,5 +1,6 @@
 """Targets from a log density: a function of any pytree."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,7 @@ class LogDensityTarget(AbstractTarget):
     def log_density(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
     ) -> Float[Array, ""]:
-        return jnp.stack(list(self.terms(x, key, batch).values())).sum()
+        return functools.reduce(jnp.add, self.terms(x, key, batch).values())
 
     def terms(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None

@@ -1,5 +1,6 @@
 """Targets from NumPyro models: any model whose latent sites are continuous."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -80,7 +81,7 @@ class NumPyroTarget(AbstractTarget):
     def log_density(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
     ) -> Float[Array, ""]:
-        return jnp.stack(list(self.terms(x, key, batch).values())).sum()
+        return functools.reduce(jnp.add, self.terms(x, key, batch).values())
 
     def terms(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
