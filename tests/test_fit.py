@@ -284,3 +284,14 @@ def test_summary_says_what_there_is_to_know(fit):
     facts = fit.summary().to_dict()["facts"]
     assert facts["khat_threshold"] == 0.7
     assert {"elbo", "elbo_se", "ess", "compile_seconds", "run_seconds", "steps"} <= set(facts)
+
+
+def test_a_table_is_bound_by_name_and_the_summary_says_how():
+    import pandas as pd
+
+    table = pd.DataFrame({"sigma": SIGMA, "y": Y, "name": list("ABCDEFGH")})
+    fit = ritz.fit(schools, table, steps=0, family="mean_field")
+    text = str(fit.summary())
+    assert "sigma <- sigma (float, 8 rows)" in text
+    assert "not used: name" in text
+    assert "<-" not in str(ritz.fit(schools, (SIGMA, Y), steps=0, family="mean_field"))

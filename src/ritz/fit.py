@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +54,8 @@ def fit(
     Args:
         model: a NumPyro model, or a target from `ritz.target`.
         data: the model's arguments: a tuple (by position), a mapping (by name), a table (a
-            DataFrame or the path of a file; columns are bound to arguments by name), or
+            DataFrame or the path of a file; columns are bound to arguments by name, and the
+            summary says which to which), or
             `ritz.data.batches(...)`, to see some rows at a time. None where the target holds its
             own.
         family: a name from `ritz.family.registered()`, a function `(target, start)`, or a
@@ -123,6 +125,9 @@ def fit(
         "dtype": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
         "versions": {n: importlib.metadata.version(n) for n in ("ritz", "jax", "numpyro")},
     }
+    tabular = isinstance(data, str | os.PathLike | _data.Table) or hasattr(data, "columns")
+    if binding is not None and tabular:
+        info["data"] = list(binding.report)
     return Fit(
         q=problem.family_at(result.state.params),
         target=target,

@@ -65,6 +65,8 @@ class Summary:
                 f"{f['log_weight_sd']:.2f}; importance-sampling ESS {f['ess']:,.0f} of "
                 f"{f['draws']:,}"
             )
+        for i, bound in enumerate(f.get("data", ())):
+            lines.append(f"{'data' if i == 0 else '':<7} {bound}")
         lines.append(
             f"fit     {f['family']}, {f['dim']} dimensions, {f['steps']:,} steps of {f['solver']}, "
             f"started from {f['start']}"
