@@ -496,7 +496,7 @@ def test_checks_hold_on_their_side_only():
 # -- records are reproduced -----------------------------------------------------------------------
 
 # S rows whose figures are not times.
-AGAIN = ["fb-gvi"]
+AGAIN = ["fb-gvi", "irm-v2", "loci"]
 
 
 @pytest.mark.parametrize("slug", AGAIN)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ritz import data, diagnose, estimator, family, objective, plot, solver, target
+    from ritz import data, diagnose, estimator, family, linalg, objective, plot, solver, target
     from ritz._compile import enable_compilation_cache
     from ritz._errors import RitzError
     from ritz._result import Estimate, Fit
@@ -28,6 +28,7 @@ __all__ = [
     "estimator",
     "family",
     "fit",
+    "linalg",
     "load",
     "objective",
     "plot",

@@ -3,21 +3,19 @@
 Nothing heavy is imported until a command needs it.
 """
 
-import contextlib
 import importlib.util
 import inspect
 import os
 import sys
 import traceback
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
+from ritz._command import Command, Debug, one_line
 from ritz._errors import RitzError, listed, suggest
 from ritz.papers._cli import app as papers
 
@@ -26,25 +24,6 @@ EXIT_CODES = (
     "met a number that is not finite (the state before it is kept), 130 interrupted (what was "
     "fitted so far is kept)."
 )
-
-
-class Command(TyperCommand):
-    """A command; whatever goes wrong in it is a line on stderr and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run it."""
-        try:
-            with _warnings_as_lines():
-                return super().invoke(ctx)
-        except (typer.Exit, BrokenPipeError):
-            raise
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(130) from None
-        except Exception as error:
-            if ctx.params["debug"]:
-                traceback.print_exc()
-            raise typer.Exit(_report(error, ctx.params["debug"])) from None
 
 
 class Commands(TyperGroup):
@@ -60,12 +39,11 @@ class Commands(TyperGroup):
                 raise
             usage: Any = error
             where = f"; try: {usage.ctx.command_path} --help" if usage.ctx is not None else ""
-            typer.echo(f"error: {_line(usage.format_message()).rstrip('.')}{where}", err=True)
+            typer.echo(f"error: {one_line(usage.format_message()).rstrip('.')}{where}", err=True)
             code = usage.exit_code
         sys.exit(code or 0)
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 app = typer.Typer(
     cls=Commands,
     add_completion=False,
@@ -282,33 +260,6 @@ def _keep_programs() -> str | None:
         return ritz.enable_compilation_cache()
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return None
-
-
-@contextlib.contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    def show(message: Any, *_: Any, **__: Any) -> None:
-        typer.echo(f"warning: {_line(message)}", err=True)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        # A cache that cannot be read or written costs time only; a summary tells of a failed step.
-        warnings.filterwarnings("ignore", r"Error (reading|writing) persistent compilation cache")
-        warnings.filterwarnings("ignore", r"step \d+ is not finite", RuntimeWarning)
-        yield
-
-
-def _report(error: Exception, debug: bool) -> int:
-    """Say in one line what went wrong; the exit code."""
-    if isinstance(error, RitzError):
-        typer.echo(f"error: {_line(error)}", err=True)
-        return 2
-    where = "" if debug else " (--debug shows where)"
-    typer.echo(f"error: {type(error).__name__}: {_line(error)}{where}", err=True)
-    return 1
-
-
-def _line(text: object) -> str:
-    return " ".join(str(text).split())
 
 
 def main() -> None:

@@ -4,8 +4,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from ritz.papers._command import EXIT_CODES, Command, Commands, Debug, one_line
+from ritz._command import Command, Debug, one_line
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 something unforeseen, 2 bad input, 4 a check failed (or the wrong "
+    "variant passed), 130 interrupted."
+)
+
+
+class Commands(TyperGroup):
+    """The commands; called without one, their help."""
+
+    def parse_args(self, ctx: Any, args: Any) -> Any:
+        """Read the arguments."""
+        return super().parse_args(ctx, args or ["--help"])
+
 
 app = typer.Typer(
     cls=Commands,

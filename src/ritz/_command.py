@@ -1,27 +1,15 @@
-"""How a command of `ritz papers` ends: what goes wrong is one line and an exit code."""
+"""How a command of the command line ends: what goes wrong is one line and an exit code."""
 
 import traceback
 import warnings
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from ritz._errors import RitzError
 
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 something unforeseen, 2 bad input, 4 a check failed (or the wrong "
-    "variant passed), 130 interrupted."
-)
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-class Commands(TyperGroup):
-    """The commands; called without one, their help."""
-
-    def parse_args(self, ctx: Any, args: Any) -> Any:
-        """Read the arguments."""
-        return super().parse_args(ctx, args or ["--help"])
 
 
 class Command(TyperCommand):
@@ -32,6 +20,11 @@ class Command(TyperCommand):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show
+                # A cache that cannot be read or written costs time only.
+                cache = r"Error (reading|writing) persistent compilation cache"
+                warnings.filterwarnings("ignore", cache)
+                # A summary tells of a failed step.
+                warnings.filterwarnings("ignore", r"step \d+ is not finite", RuntimeWarning)
                 return super().invoke(ctx)
         except (typer.Exit, BrokenPipeError):
             raise

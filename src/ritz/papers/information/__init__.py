@@ -1,0 +1,1 @@
+"""Papers on what an objective says of causes, independence and information."""

@@ -1,0 +1,46 @@
+"""What the claims of papers on information and causes rest on: exact identities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ritz.papers.information import irm_v2, loci
+
+
+def test_the_penalty_is_the_suboptimality_of_the_shared_head():
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, y = rng.normal(size=(50, 4)), rng.normal(size=50)
+        moments = irm_v2._moments(x, y)
+        features, head = jnp.asarray(rng.normal(size=(3, 4))), jnp.asarray(rng.normal(size=3))
+        seen = x @ np.asarray(features).T
+        risk = lambda h: float(((seen @ np.asarray(h) - y) ** 2).mean())
+        gap = risk(head) - risk(np.linalg.lstsq(seen, y, rcond=None)[0])
+        at = irm_v2.at_head(features, head, moments)
+        assert float(irm_v2.irmv2(*at)) == pytest.approx(gap, rel=1e-10)
+        assert float(irm_v2.adaptive(*at)) >= gap
+        assert float(irm_v2.coloured(*at)) != pytest.approx(gap, rel=0.1)
+
+
+def test_newton_finds_the_mode_of_a_concave_likelihood():
+    with jax.enable_x64(True):
+        pairs = np.stack([loci._pair(0, i, 1.0) for i in range(3)])
+        features, y = jnp.asarray(loci._splines(pairs[:, 0])), jnp.asarray(pairs[:, 1])
+        start = jnp.ones((3, 2, loci.FEATURES))
+        problem = loci.LocationScale(start, features, y)
+        dense = jax.jacobian(lambda p: problem.grad(p))(start)
+        own = problem.hessian(start)
+        for r in range(3):
+            np.testing.assert_allclose(own[r], dense[r, :, :, r], rtol=1e-8, atol=1e-8)
+            assert np.linalg.eigvalsh(own[r].reshape(start[0].size, -1)).min() > 0.0
+        state = loci.NewtonState(start)
+        for _ in range(loci.STEPS):
+            state, _ = loci.Newton().step(problem, state, None)
+        assert float(jnp.abs(problem.grad(state.params)).max()) < 1e-6
+
+
+def test_standardised_residuals_of_the_true_natural_parameters():
+    f, g, n = np.array([1.0, -2.0]), np.array([0.5, 3.0]), np.array([0.3, -0.7])
+    found = loci.residuals(f / g**2, 1.0 / g**2, f + g * n)
+    np.testing.assert_allclose(found, n, rtol=1e-6)
