@@ -1,18 +1,17 @@
 """An estimator: copy to src/ritz/estimator/_NAME.py, import it in estimator/__init__.py.
 
-`expectation` returns a number whose value estimates E_q f and whose derivative with respect to q
-estimates the gradient. Its test compares the mean of many gradients with the exact one, within
-standard errors, and rejects a wrong variant (`test_gradient_is_unbiased` in tests/test_exact.py).
+`draw` says where the rest of a program is evaluated, and `combine` makes one number of it: its
+value estimates the expectation, its derivative the gradient. Its test compares the mean of many
+gradients with the exact one, within standard errors, and rejects a wrong variant.
 """
 
-from collections.abc import Callable
-from typing import ClassVar
+from typing import Any
 
 import jax
-from jaxtyping import Array, Float, Key
+import jax.numpy as jnp
+from jaxtyping import Array, Key
 
-from ritz.estimator import AbstractEstimator
-from ritz.family import AbstractFamily
+from ritz.estimator import AbstractEstimator, Draw, law
 
 
 class ScoreFunction(AbstractEstimator):
@@ -21,15 +20,10 @@ class ScoreFunction(AbstractEstimator):
     Williams 1992. High variance: here for the shape of the file.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"sample", "log_prob"})
+    def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
+        x = jax.lax.stop_gradient(law.draw(q, key))
+        return Draw(x, {"log_q": law.log_prob(q, x)})
 
-    def expectation(
-        self,
-        f: Callable[[Float[Array, " d"]], Float[Array, ""]],
-        q: AbstractFamily,
-        key: Key[Array, ""],
-    ) -> Float[Array, ""]:
-        x = jax.lax.stop_gradient(q.sample(key))
-        value, log_q = f(x), q.log_prob(x)
-        surrogate = jax.lax.stop_gradient(value) * log_q
-        return value + surrogate - jax.lax.stop_gradient(surrogate)
+    def combine(self, f: Array, notes: dict[str, Array]) -> Array:
+        log_q = notes["log_q"]
+        return f * jnp.exp(log_q - jax.lax.stop_gradient(log_q))

@@ -1,19 +1,16 @@
 """An objective: copy to src/ritz/objective/_NAME.py, import it in objective/__init__.py.
 
-A loss, always minimised. Its tests need an exact limiting case (tests/test_exact.py has some) and a
-wrong variant that fails.
+A loss, always minimised: a program that samples and scores, whose expectation is the functional.
+For one of your own, a function `(q, target)` given to `ritz.fit(objective=...)` is enough. Its
+tests need an exact limiting case (tests/test_exact.py has some) and a wrong variant that fails.
 """
 
-from typing import Any
-
 import equinox as eqx
-import jax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from ritz.estimator import AbstractEstimator
 from ritz.family import AbstractFamily
-from ritz.objective import AbstractObjective
-from ritz.target import AbstractTarget
+from ritz.objective import AbstractObjective, Density, sample
 
 
 class TemperedELBO(AbstractObjective):
@@ -27,17 +24,9 @@ class TemperedELBO(AbstractObjective):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"entropy"})
+        return frozenset({"sample", "entropy"})
 
-    def __call__(
-        self,
-        q: AbstractFamily,
-        target: AbstractTarget,
-        estimator: AbstractEstimator,
-        key: Key[Array, ""],
-        batch: Any = None,
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        draw, subsample = jax.random.split(key)
-        energy = estimator.expectation(lambda x: -target.log_density(x, subsample, batch), q, draw)
-        loss = energy - self.temperature * q.entropy()
-        return loss, {"loss": loss}
+    def program(
+        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
+    ) -> Float[Array, ""]:
+        return -target.log_density(sample(q, estimator)) - self.temperature * q.entropy()

@@ -278,8 +278,8 @@ PARTS = {
         r"NegativeELBO needs .*log_prob, which NoLogProb lacks; one that works: mean_field",
     ),
     "family: not reparameterised": (
-        fit(two, family=made(NotReparameterised)),
-        r"Pathwise needs .*reparameterised, which NotRepar\w* lacks; one that works: mean_field",
+        fit(two, family=made(NotReparameterised), estimator=ritz.estimator.pathwise()),
+        r"Pathwise cannot estimate NotRepar\w*.*: its draws are not differentiable; use score\(\)",
     ),
     "steps: negative": (fit(two, steps=-1), r"steps=-1 arrived, expected"),
     "lr: zero": (fit(two, lr=0.0), r"lr=0.0 arrived, expected a positive number such as 0.02"),

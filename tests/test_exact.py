@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import ritz
-from ritz.estimator import AbstractEstimator, pathwise
+from ritz.estimator import Draw, Pathwise, pathwise
 from ritz.family import FullRank, MeanField
 from ritz.objective import Problem, negative_elbo
 from ritz.target import from_log_density, from_numpyro
@@ -164,13 +164,11 @@ def elbo_gradient(problem, n, seed):
     return np.asarray(grads.mean(0)), np.asarray(grads.std(0)) / n**0.5
 
 
-class WithoutPath(AbstractEstimator):
+class WithoutPath(Pathwise):
     """Wrong: the draw's dependence on the scale is dropped."""
 
-    needs = frozenset({"sample"})
-
-    def expectation(self, f, q, key):
-        return f(q.loc + jax.lax.stop_gradient(q.sample(key) - q.loc))
+    def draw(self, q, key):
+        return Draw(q.loc + jax.lax.stop_gradient(q.sample(key) - q.loc), {})
 
 
 @pytest.mark.parametrize("entropy", ["closed", "mc"])

@@ -16,8 +16,8 @@ from ritz import family as _family
 from ritz._compile import spent
 from ritz._errors import RitzError, whole_number
 from ritz._result import Fit
-from ritz.estimator import AbstractEstimator, pathwise
-from ritz.objective import AbstractObjective, Problem, negative_elbo
+from ritz.estimator import AbstractEstimator, default
+from ritz.objective import AbstractObjective, Problem, Program, negative_elbo
 from ritz.solver import AbstractSolver, adam, optax_solver, run
 from ritz.target import (
     AbstractTarget,
@@ -60,8 +60,11 @@ def fit(
             own.
         family: a name from `ritz.family.registered()`, a function `(target, start)`, or a
             family. By default "full_rank" up to 50 dimensions and "mean_field" above.
-        objective: by default `negative_elbo(draws)`.
-        estimator: by default `pathwise()`.
+        objective: from `ritz.objective`, or a function `(q, target)` that calls
+            `ritz.objective.sample` and returns the number to minimise; by default
+            `negative_elbo(draws)`.
+        estimator: from `ritz.estimator`; by default `pathwise()` where the family's draws are
+            differentiable.
         solver: an Optax transformation or a `ritz.solver`; by default `adam(lr, steps)`.
         steps: how many steps to make.
         lr: the learning rate of the default solver.
@@ -97,8 +100,8 @@ def fit(
     problem = Problem(
         target,
         q,
-        _part("objective", objective, AbstractObjective, functools.partial(negative_elbo, draws)),
-        _part("estimator", estimator, AbstractEstimator, pathwise),
+        _objective(objective, draws),
+        _part("estimator", estimator, AbstractEstimator, "pathwise", lambda: default(q)),
     )
     chosen = _solver(solver, lr, steps)
     result = run(
@@ -220,13 +223,20 @@ def _solver_name(given: Any, chosen: AbstractSolver, lr: float) -> str:
     return f"adam (lr {lr:g}, falling)" if given is None else type(chosen).__name__
 
 
-def _part(name: str, given: Any, kind: type, default: Callable[[], Any]) -> Any:
+def _objective(given: Any, draws: Any) -> AbstractObjective:
+    if callable(given) and not isinstance(given, AbstractObjective | type):
+        return Program(given)
+    default = functools.partial(negative_elbo, draws)
+    return _part("objective", given, AbstractObjective, "negative_elbo", default)
+
+
+def _part(name: str, given: Any, kind: type, example: str, default: Callable[[], Any]) -> Any:
     if given is None:
         return default()
     if not isinstance(given, kind):
         raise RitzError(
             f"{name} arrived as {type(given).__name__}, expected one of ritz.{name}, such as "
-            f"ritz.{name}.{getattr(default, 'func', default).__name__}()"
+            f"ritz.{name}.{example}()"
         )
     return given
 

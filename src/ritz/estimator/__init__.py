@@ -1,5 +1,25 @@
-"""How gradients of expectations are estimated."""
+"""How gradients of expectations are estimated, for each random choice."""
 
-from ritz.estimator._pathwise import AbstractEstimator, Pathwise, pathwise
+from ritz.estimator import law
+from ritz.estimator._base import AbstractEstimator, Draw
+from ritz.estimator._default import default
+from ritz.estimator._enumerate import Enumerate, enumerate_support
+from ritz.estimator._pathwise import Pathwise, StickingTheLanding, pathwise, sticking_the_landing
+from ritz.estimator._score import LeaveOneOut, Score, running_mean, score
 
-__all__ = ["AbstractEstimator", "Pathwise", "pathwise"]
+__all__ = [
+    "AbstractEstimator",
+    "Draw",
+    "Enumerate",
+    "LeaveOneOut",
+    "Pathwise",
+    "Score",
+    "StickingTheLanding",
+    "default",
+    "enumerate_support",
+    "law",
+    "pathwise",
+    "running_mean",
+    "score",
+    "sticking_the_landing",
+]

@@ -1,59 +1,58 @@
-"""The pathwise (reparameterisation) gradient estimator."""
+"""The pathwise (reparameterisation) gradient estimator, and sticking the landing."""
 
-from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import equinox as eqx
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
-from ritz.family import AbstractFamily
-
-
-class AbstractEstimator(eqx.Module):
-    r"""How :math:`\nabla_\lambda \mathbb{E}_{q_\lambda} f(x, \lambda)` is estimated from one draw.
-
-    Attributes:
-        needs: capabilities that the family must declare.
-        biased: whether the mean of the estimate differs from the gradient.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-    biased: ClassVar[bool] = False
-
-    def expectation(
-        self,
-        f: Callable[[Float[Array, " d"]], Float[Array, ""]],
-        q: AbstractFamily,
-        key: Key[Array, ""],
-    ) -> Float[Array, ""]:
-        """A number whose value estimates the expectation, and its derivative the gradient."""
-        raise NotImplementedError
+from ritz.estimator import law
+from ritz.estimator._base import AbstractEstimator, Draw, stop
 
 
 class Pathwise(AbstractEstimator):
+    """See `pathwise`."""
+
+    combines: ClassVar[bool] = False
+
+    def check(self, q: Any) -> None:
+        if not law.is_reparameterised(q):
+            instead = "enumerate_support() or score()" if law.is_finite(q) else "score()"
+            raise law.refuse(self, q, "its draws are not differentiable", instead)
+
+    def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
+        return Draw(law.draw(q, key), {})
+
+
+class StickingTheLanding(Pathwise):
+    """See `sticking_the_landing`."""
+
+    def log_prob(self, q: Any, x: Any) -> Array:
+        return law.log_prob(stop(q), x).sum()
+
+
+def pathwise() -> Pathwise:
     r"""Differentiate through the draw :math:`x = g_\lambda(\varepsilon)`.
 
     .. math:: \nabla_\lambda \mathbb{E}_{q_\lambda} f(x)
         = \mathbb{E}_{\varepsilon} \nabla_\lambda f(g_\lambda(\varepsilon)).
 
-    Kingma and Welling 2014 (section 2.4); Rezende, Mohamed and Wierstra 2014.
-    """
+    Draws of Gamma, Beta, Dirichlet and Student t are differentiated implicitly by JAX.
+    Kingma and Welling 2014 (section 2.4); Rezende, Mohamed and Wierstra 2014; Figurnov, Mohamed
+    and Mnih 2018.
 
-    needs: ClassVar[frozenset[str]] = frozenset({"sample", "reparameterised"})
-
-    def expectation(
-        self,
-        f: Callable[[Float[Array, " d"]], Float[Array, ""]],
-        q: AbstractFamily,
-        key: Key[Array, ""],
-    ) -> Float[Array, ""]:
-        return f(q.sample(key))
-
-
-def pathwise() -> Pathwise:
-    """The pathwise estimator, for families whose `sample` is differentiable.
-
-    >>> sorted(pathwise().needs)
-    ['reparameterised', 'sample']
+    >>> pathwise().biased
+    False
     """
     return Pathwise()
+
+
+def sticking_the_landing() -> StickingTheLanding:
+    r"""The pathwise estimator, with :math:`\log q_\lambda(x)` constant in :math:`\lambda` itself.
+
+    Its score has mean zero, so for the ELBO the gradient stays unbiased, and its variance
+    vanishes at :math:`q = p`. It is unbiased only where the objective is an expectation of
+    something linear in log q, as the ELBO is. Roeder, Wu and Duvenaud 2017 (equation 8).
+
+    >>> sticking_the_landing().biased
+    False
+    """
+    return StickingTheLanding()

@@ -1,6 +1,5 @@
 """The negative evidence lower bound."""
 
-import abc
 from typing import Any, Literal
 
 import equinox as eqx
@@ -10,35 +9,8 @@ from jaxtyping import Array, Float, Key
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import AbstractEstimator
 from ritz.family import AbstractFamily
-from ritz.target import AbstractTarget
-
-
-class AbstractObjective(eqx.Module):
-    """A loss, always minimised: a functional of a family and a target."""
-
-    @property
-    @abc.abstractmethod
-    def needs(self) -> frozenset[str]:
-        """Capabilities that the family must declare."""
-
-    def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
-        """A key for each draw of one evaluation."""
-        return key[None]
-
-    def __call__(
-        self,
-        q: AbstractFamily,
-        target: AbstractTarget,
-        estimator: AbstractEstimator,
-        key: Key[Array, ""],
-        batch: Any = None,
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """A number whose derivative estimates the gradient, and the figures to record.
-
-        The figures hold `loss`, an estimate of the functional, and `loss_se`, its standard
-        error, where the draws tell it.
-        """
-        raise NotImplementedError
+from ritz.objective._base import AbstractObjective, Density
+from ritz.program import sample, sample_and_log_prob
 
 
 class NegativeELBO(AbstractObjective):
@@ -54,38 +26,18 @@ class NegativeELBO(AbstractObjective):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"entropy" if self.entropy == "closed" else "log_prob"})
+        return frozenset({"sample", "entropy" if self.entropy == "closed" else "log_prob"})
 
     def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
         return key[None] if self.draws == 1 else jax.random.split(key, self.draws)
 
-    def __call__(
-        self,
-        q: AbstractFamily,
-        target: AbstractTarget,
-        estimator: AbstractEstimator,
-        key: Key[Array, ""],
-        batch: Any = None,
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        def one(key: Array) -> Array:
-            def energy(x: Array) -> Array:
-                value = -target.log_density(x, subsample_key(key), batch)
-                return value + q.log_prob(x) if self.entropy == "mc" else value
-
-            return estimator.expectation(energy, q, key)
-
-        known = -q.entropy() if self.entropy == "closed" else 0.0
-        if self.draws == 1:
-            loss = one(self.keys(key)[0]) + known
-            return loss, {"loss": loss}
-        values = jax.vmap(one)(self.keys(key))
-        loss = values.mean() + known
-        return loss, {"loss": loss, "loss_se": values.std(ddof=1) / self.draws**0.5}
-
-
-def subsample_key(key: Key[Array, ""]) -> Key[Array, ""]:
-    """The key of a draw's data subsample; costs nothing where the model has none."""
-    return jax.random.fold_in(key, 2**31 - 1)  # no draw from `key` itself has so high a counter
+    def program(
+        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
+    ) -> Float[Array, ""]:
+        if self.entropy == "closed":
+            return -target.log_density(sample(q, estimator)) - q.entropy()
+        x, log_q = sample_and_log_prob(q, estimator)
+        return log_q - target.log_density(x)
 
 
 def negative_elbo(draws: Any = 1, entropy: Any = "closed") -> NegativeELBO:

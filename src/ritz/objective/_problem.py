@@ -12,7 +12,7 @@ from ritz._compile import compile
 from ritz._errors import RitzError
 from ritz.estimator import AbstractEstimator
 from ritz.family import AbstractFamily, registered
-from ritz.objective._negative_elbo import AbstractObjective, subsample_key
+from ritz.objective._base import AbstractObjective, subsample_key
 from ritz.target import AbstractTarget, term_name
 
 
@@ -32,15 +32,15 @@ class Problem(eqx.Module):
     estimator: AbstractEstimator
 
     def __check_init__(self) -> None:
-        have = self.family.capabilities
-        for part in (self.objective, self.estimator):
-            lacking = sorted(part.needs - have)
-            if lacking:
-                fits = [n for n, r in registered().items() if part.needs <= r.kind.capabilities]
-                raise RitzError(
-                    f"{type(part).__name__} needs a family with {', '.join(lacking)}, which "
-                    f"{type(self.family).__name__} lacks; one that works: {(fits or ['none'])[0]}"
-                )
+        lacking = sorted(self.objective.needs - self.family.capabilities)
+        if lacking:
+            known = registered().items()
+            fits = [n for n, r in known if self.objective.needs <= r.kind.capabilities]
+            raise RitzError(
+                f"{type(self.objective).__name__} needs a family with {', '.join(lacking)}, which "
+                f"{type(self.family).__name__} lacks; one that works: {(fits or ['none'])[0]}"
+            )
+        self.estimator.check(self.family)
 
     @property
     def oracles(self) -> frozenset[str]:
@@ -108,10 +108,11 @@ class Problem(eqx.Module):
 
         def parts(self: Problem, params: PyTree, key: Array, batch: Any) -> Any:
             q = paramax.unwrap(self.family_at(params))
-            keys = self.objective.keys(key)  # the draws of the step itself
+            keys = self.objective.keys(key)
+            draws = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)  # of the first choice
             see = lambda x, k: self.target.terms(x, subsample_key(k), batch)
             slope = lambda x, k: jax.grad(self.target.log_density)(x, subsample_key(k), batch)
-            xs = jax.vmap(q.sample)(keys)
+            xs = jax.vmap(q.sample)(draws)
             grads = self.grad(params, key, batch)[0]
             return jax.vmap(see)(xs, keys), jax.vmap(slope)(xs, keys), grads
 

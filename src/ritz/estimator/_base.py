@@ -1,0 +1,89 @@
+"""What an estimator of one random choice is made of."""
+
+import abc
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from ritz.estimator import law
+
+
+class Draw(NamedTuple):
+    """What an estimator puts in the place of a random choice.
+
+    Attributes:
+        value: a draw, or K of them along a first axis if the estimator is `stacked`.
+        notes: what `combine` needs, arrays of shape (K, *plates) or (*plates), by name. Over
+            elements that f mixes, those whose name begins with "log" add up, and others are
+            averaged.
+    """
+
+    value: Array
+    notes: dict[str, Array]
+
+
+class AbstractEstimator(eqx.Module):
+    r"""How :math:`\nabla_\lambda \mathbb{E}_{x \sim q_\lambda} f(x, \lambda)` is estimated.
+
+    `draw` says where f is evaluated, and `combine` makes one number of f there: its value
+    estimates the expectation and its derivative the gradient. `ritz.diagnose.check_unbiased`
+    tests one that you wrote.
+
+    Attributes:
+        biased: whether the mean of the estimated gradient differs from the gradient.
+        cost: evaluations of f for a choice, in words.
+        combines: whether `combine` does anything.
+        stacked: whether `draw` gives several values along a first axis.
+        factorised: whether its weights multiply over independent elements, so that elements
+            which f mixes need every combination.
+        fixed: whether its values do not depend on q's parameters.
+    """
+
+    biased: ClassVar[bool] = False
+    cost: ClassVar[str] = "1"
+    combines: ClassVar[bool] = True
+    stacked: ClassVar[bool] = False
+    factorised: ClassVar[bool] = False
+    fixed: ClassVar[bool] = False
+
+    def check(self, q: Any) -> None:
+        """Raise a RitzError, which names an estimator that serves, if this one cannot serve q."""
+
+    def value(self, q: Any) -> Any:
+        """Shape and dtype of one value."""
+        return law.value(q)
+
+    @abc.abstractmethod
+    def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
+        """Where f is evaluated."""
+
+    def combine(self, f: Array, notes: dict[str, Array]) -> Array:
+        """One number of f, element by element: (K, ...) or (...) to (...).
+
+        It sees the estimator without its arrays: what these give belongs to the notes.
+
+        Args:
+            f: the rest of the program, at each value.
+            notes: of `draw`, in shapes that broadcast against f.
+        """
+        return f
+
+    def log_prob(self, q: Any, x: Any) -> Array:
+        """The log density of a value, as it enters an objective."""
+        return law.log_prob(q, x).sum()
+
+
+def stop(tree: Any) -> Any:
+    """The same numbers, constant for derivatives."""
+    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
+
+
+def detached(log_q: Array) -> Array:
+    r"""0, whose derivative is the score: :math:`e^{\log q - \bot \log q} - 1`.
+
+    Higher derivatives are those of a likelihood ratio (Foerster et al. 2018, "DiCE").
+    """
+    return jnp.expm1(log_q - jax.lax.stop_gradient(log_q))

@@ -1,0 +1,21 @@
+"""Which estimator serves where none is named."""
+
+from typing import Any
+
+from ritz.estimator import law
+from ritz.estimator._base import AbstractEstimator
+from ritz.estimator._enumerate import enumerate_support
+from ritz.estimator._pathwise import pathwise
+from ritz.estimator._score import score
+
+
+def default(q: Any) -> AbstractEstimator:
+    """Pathwise where draws are differentiable, exact where the support is finite, else score.
+
+    >>> import numpyro.distributions as dist
+    >>> type(default(dist.Poisson(3.0))).__name__
+    'Score'
+    """
+    if law.is_reparameterised(q):
+        return pathwise()
+    return enumerate_support() if law.is_finite(q) else score()

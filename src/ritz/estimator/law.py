@@ -1,0 +1,85 @@
+"""What a random choice can be drawn from, and what can be asked of it.
+
+A family of Ritz, a NumPyro distribution, or any pytree with `sample(key)` and `log_prob(x)`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Key
+
+from ritz._errors import RitzError
+from ritz.family import AbstractFamily
+
+_KEY = jax.eval_shape(jax.random.key, 0)
+
+
+def is_numpyro(q: Any) -> bool:
+    """Whether q is a NumPyro distribution."""
+    return isinstance(q, dist.Distribution)
+
+
+def batch_shape(q: Any) -> tuple[int, ...]:
+    """The axes of a draw whose elements are independent given the parameters."""
+    return tuple(q.batch_shape) if is_numpyro(q) else ()
+
+
+def event_shape(q: Any) -> tuple[int, ...]:
+    """The axes of one element of a draw."""
+    if is_numpyro(q):
+        return tuple(q.event_shape)
+    return value(q).shape
+
+
+def value(q: Any) -> Any:
+    """Shape and dtype of a draw."""
+    return jax.eval_shape(lambda key: jnp.asarray(q.sample(key)), _KEY)
+
+
+def draw(q: Any, key: Key[Array, ""]) -> Array:
+    """A draw."""
+    return jnp.asarray(q.sample(key))
+
+
+def log_prob(q: Any, x: Any) -> Array:
+    """Log density of a draw, one number for each independent element."""
+    return jnp.asarray(q.log_prob(x))
+
+
+def is_discrete(q: Any) -> bool:
+    """Whether draws are integers or booleans."""
+    return value(q).dtype.kind in "iub"
+
+
+def is_reparameterised(q: Any) -> bool:
+    """Whether draws can be differentiated in the parameters."""
+    if is_numpyro(q):
+        return bool(q.has_rsample)
+    if isinstance(q, AbstractFamily):
+        return "reparameterised" in q.capabilities
+    return bool(getattr(q, "reparameterised", False))
+
+
+def is_finite(q: Any) -> bool:
+    """Whether the support can be listed."""
+    return bool(getattr(q, "has_enumerate_support", False))
+
+
+def support(q: Any) -> Array:
+    """Every value of the support, the first axis along them: (K, *batch, *event)."""
+    return jnp.asarray(q.enumerate_support(expand=True))
+
+
+def describe(q: Any) -> str:
+    """The name of a distribution's class, with its shape."""
+    inner, outer = event_shape(q), batch_shape(q)
+    shape = f" of shape {outer + inner}" if outer + inner else ""
+    return f"{type(q).__name__}{shape}"
+
+
+def refuse(estimator: Any, q: Any, lacks: str, instead: str) -> RitzError:
+    """The error of an estimator that cannot serve a distribution."""
+    name = type(estimator).__name__
+    return RitzError(f"{name} cannot estimate {describe(q)}: {lacks}; use {instead}")

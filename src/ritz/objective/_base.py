@@ -1,0 +1,108 @@
+"""A loss as a program, and the view of a target that it sees."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Key
+
+from ritz.estimator import AbstractEstimator
+from ritz.family import AbstractFamily
+from ritz.program import expectation
+from ritz.target import AbstractTarget
+
+
+class Density(eqx.Module):
+    """A target at one batch and one subsample of it: what a program scores with.
+
+    Attributes:
+        target: what is seen.
+        key: of the subsample.
+        batch: rows of data.
+    """
+
+    target: AbstractTarget
+    key: Key[Array, ""]
+    batch: Any
+
+    def log_density(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        r""":math:`\log\tilde p(x)`, on the unconstrained space."""
+        return self.target.log_density(x, self.key, self.batch)
+
+    def terms(self, x: Float[Array, " d"]) -> dict[str, Float[Array, ""]]:
+        """Its terms, by the name of their site."""
+        return self.target.terms(x, self.key, self.batch)
+
+
+class AbstractObjective(eqx.Module):
+    """A loss, always minimised: the expectation of a program that samples from a family.
+
+    Attributes:
+        needs: capabilities that the family must declare.
+    """
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Capabilities that the family must declare."""
+        return frozenset({"sample", "log_prob"})
+
+    def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
+        """A key for each independent run of the program in one evaluation."""
+        return key[None]
+
+    def program(
+        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
+    ) -> Float[Array, ""]:
+        """One number, whose expectation is the loss; see `ritz.objective.expectation`."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        q: AbstractFamily,
+        target: AbstractTarget,
+        estimator: AbstractEstimator,
+        key: Key[Array, ""],
+        batch: Any = None,
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """A number whose derivative estimates the gradient, and the figures to record.
+
+        The figures hold `loss`, an estimate of the functional, and `loss_se`, its standard
+        error, where several runs of the program tell it.
+        """
+
+        def one(key: Array) -> Array:
+            seen = Density(target, subsample_key(key), batch)
+            return expectation(lambda: self.program(q, seen, estimator)).value(key)
+
+        keys = self.keys(key)
+        if len(keys) == 1:
+            loss = one(keys[0])
+            return loss, {"loss": loss}
+        values = jax.vmap(one)(keys)
+        loss = values.mean()
+        return loss, {"loss": loss, "loss_se": values.std(ddof=1) / len(keys) ** 0.5}
+
+
+class Program(AbstractObjective):
+    """A loss given as a function.
+
+    Attributes:
+        function: from a family and the view of a target to one number; it calls `sample`.
+    """
+
+    function: Callable[..., Any] = eqx.field(static=True)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"sample"})
+
+    def program(
+        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
+    ) -> Float[Array, ""]:
+        return self.function(q, target)
+
+
+def subsample_key(key: Key[Array, ""]) -> Key[Array, ""]:
+    """The key of a draw's data subsample; costs nothing where the model has none."""
+    return jax.random.fold_in(key, 2**31 - 1)  # no choice of a program has so high a number

@@ -1,0 +1,126 @@
+"""`sample`: a random choice as a primitive of JAX, so that vmap, scan, cond and jit see it."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax._src.interpreters import batching  # the only rule that is told of unbatched operands
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, mlir
+
+from ritz._errors import RitzError
+from ritz.estimator import AbstractEstimator, default, law
+
+
+class Site:
+    """What a random choice is made of, but for its arrays.
+
+    Attributes:
+        name: for messages.
+        estimator: how it is estimated, without its arrays.
+        plates: the axes of a draw whose elements are independent given the parameters.
+    """
+
+    def __init__(self, name: str | None, q: Any, estimator: AbstractEstimator) -> None:
+        self.name = name or f"a {type(q).__name__}"
+        arrays, self.static = eqx.partition((q, estimator), eqx.is_array)
+        leaves, self.treedef = jax.tree.flatten(arrays)
+        self.ranks = tuple(jnp.ndim(x) for x in leaves)
+        self.leaves = leaves
+        self.estimator = estimator
+        self.plates = law.batch_shape(q)
+        self.scalar = law.event_shape(q) == ()
+        self.aval = estimator.value(q)
+
+    def rebuild(self, leaves: Any) -> tuple[Any, AbstractEstimator]:
+        """The distribution and the estimator with these arrays."""
+        return eqx.combine(jax.tree.unflatten(self.treedef, leaves), self.static)
+
+
+def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None = None) -> Any:
+    r"""A random choice :math:`x \sim q` in a program for `expectation`.
+
+    Args:
+        q: a family, a NumPyro distribution, or any pytree with `sample(key)` and `log_prob(x)`.
+        estimator: how the gradient in q's parameters is estimated. By default `pathwise()` where
+            draws are differentiable, `enumerate_support()` where the support is finite, and
+            `score()` elsewhere.
+        name: for messages.
+
+    Returns:
+        a draw. Where the estimator relaxes a discrete choice, its relaxation.
+
+    Raises:
+        RitzError: if the estimator cannot serve this distribution; it names one that can.
+
+    >>> import numpyro.distributions as dist
+    >>> import jax, ritz
+    >>> from ritz.objective import expectation, sample
+    >>> program = lambda p: 3.0 * sample(dist.Bernoulli(p))
+    >>> float(expectation(program).grad(jax.random.key(0), 0.25))
+    3.0
+    """
+    estimator = default(q) if estimator is None else estimator
+    estimator.check(q)
+    site = Site(name, q, estimator)
+    return sample_p.bind(*site.leaves, site=site, mapped=(), sizes=())
+
+
+def sample_and_log_prob(
+    q: Any, estimator: AbstractEstimator | None = None, name: str | None = None
+) -> tuple[Any, Any]:
+    """A draw and its log density, as the estimator wants it (some detach q's parameters).
+
+    Args:
+        q: as for `sample`.
+        estimator: as for `sample`.
+        name: as for `sample`.
+
+    Returns:
+        the draw, and log q of it, summed over independent elements.
+    """
+    estimator = default(q) if estimator is None else estimator
+    x = sample(q, estimator, name)
+    return x, estimator.log_prob(q, x)
+
+
+sample_p = Primitive("ritz_sample")
+
+
+@sample_p.def_abstract_eval
+def _abstract(*leaves: Any, site: Site, mapped: Any, sizes: Any) -> Any:
+    return ShapedArray((*sizes, *site.aval.shape), site.aval.dtype)
+
+
+@sample_p.def_impl
+def _outside(*leaves: Any, site: Site, mapped: Any, sizes: Any) -> Any:
+    raise RitzError(
+        f"sample({site.name}) was called outside a program; write "
+        "ritz.objective.expectation(program).value(key, ...) around the function that samples"
+    )
+
+
+def _batch(axis: Any, leaves: Any, dims: Any, *, site: Site, mapped: Any, sizes: Any) -> Any:
+    """Elements of a vmap draw independently, also where no parameter differs between them."""
+    moved = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(leaves, dims, strict=True)]
+    flags = tuple(d is not None for d in dims)
+    out = sample_p.bind(*moved, site=site, mapped=(flags, *mapped), sizes=(axis.size, *sizes))
+    return out, 0
+
+
+def _lower(ctx: Any, *leaves: Any, site: Site, **_: Any) -> Any:
+    return _outside(*leaves, site=site, mapped=(), sizes=())
+
+
+def _differentiate(primals: Any, tangents: Any, *, site: Site, **_: Any) -> Any:
+    raise RitzError(
+        f"a program differentiates through sample({site.name}); differentiate the expectation "
+        "instead: ritz.objective.expectation(program).grad(key, ...)"
+    )
+
+
+batching.fancy_primitive_batchers[sample_p] = _batch
+mlir.register_lowering(sample_p, _lower)
+ad.primitive_jvps[sample_p] = _differentiate
