@@ -1,7 +1,7 @@
 """How gradients of expectations are estimated, for each random choice."""
 
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw
+from ritz.estimator._base import AbstractEstimator, Draw, detached, stop
 from ritz.estimator._default import default
 from ritz.estimator._enumerate import Enumerate, enumerate_support
 from ritz.estimator._pathwise import Pathwise, StickingTheLanding, pathwise, sticking_the_landing
@@ -16,10 +16,12 @@ __all__ = [
     "Score",
     "StickingTheLanding",
     "default",
+    "detached",
     "enumerate_support",
     "law",
     "pathwise",
     "running_mean",
     "score",
     "sticking_the_landing",
+    "stop",
 ]

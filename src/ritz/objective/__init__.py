@@ -1,19 +1,44 @@
-"""Losses, always minimised, and the problems they make of a target and a family."""
+"""Losses as programs that sample and score, and the problems they make with a target."""
 
 from ritz.objective._base import AbstractObjective, Density, Program
+from ritz.objective._detached import forward_kl, log_variance, tail_adaptive
+from ritz.objective._discrepancy import fisher_divergence, maximum_mean_discrepancy
+from ritz.objective._importance import (
+    AbstractImportance,
+    chi_square,
+    iwae,
+    log_mean_exp,
+    renyi,
+    thermodynamic,
+)
 from ritz.objective._negative_elbo import NegativeELBO, negative_elbo
 from ritz.objective._problem import Problem
+from ritz.objective._weighted_elbo import beta_elbo, data_emphasised_elbo, tempered_elbo
 from ritz.program import Expectation, expectation, sample, sample_and_log_prob
 
 __all__ = [
+    "AbstractImportance",
     "AbstractObjective",
     "Density",
     "Expectation",
     "NegativeELBO",
     "Problem",
     "Program",
+    "beta_elbo",
+    "chi_square",
+    "data_emphasised_elbo",
     "expectation",
+    "fisher_divergence",
+    "forward_kl",
+    "iwae",
+    "log_mean_exp",
+    "log_variance",
+    "maximum_mean_discrepancy",
     "negative_elbo",
+    "renyi",
     "sample",
     "sample_and_log_prob",
+    "tail_adaptive",
+    "tempered_elbo",
+    "thermodynamic",
 ]

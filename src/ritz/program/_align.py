@@ -103,7 +103,7 @@ def _axes(op: Any, i: int) -> Axes:
 
 def _broadcast(params: Any, i: int, shape: Any, out: Any) -> Axes:
     pairs = enumerate(params["broadcast_dimensions"])
-    return {a: b for a, b in pairs if shape[a] == out[b]} if i == 0 else {}
+    return {a: int(b) for a, b in pairs if shape[a] == out[b]} if i == 0 else {}
 
 
 def _stack(params: Any, i: int, shape: Any, out: Any) -> Axes:

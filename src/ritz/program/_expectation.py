@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
+from ritz.estimator import AbstractEstimator
 from ritz.program._align import Deps, align, linear, merge
 from ritz.program._choose import choose
 from ritz.program._graph import Constant, Graph, Op, Var, graph, op_samples
@@ -27,6 +28,7 @@ class Expectation(eqx.Module):
     """See `expectation`."""
 
     program: Callable[..., Any]
+    instead: AbstractEstimator | None = None  # of what the choices name, for comparison
 
     def value(self, key: Key[Array, ""], *args: Any) -> Float[Array, ""]:
         """An unbiased estimate of the expectation.
@@ -41,7 +43,7 @@ class Expectation(eqx.Module):
         closed = jax.make_jaxpr(lambda arrays: self._scalar(eqx.combine(arrays, static)))(arrays)
         flow = graph(closed)
         inputs = [Value(jnp.asarray(x)) for x in jax.tree.leaves(arrays)]
-        return run(flow, inputs, key, {}, [True])[0].array
+        return run(flow, inputs, key, {}, [True], self.instead)[0].array
 
     def _scalar(self, args: Any) -> Array:
         out = self.program(*args)
@@ -69,7 +71,7 @@ class Expectation(eqx.Module):
         return jax.value_and_grad(at)(params)
 
 
-def expectation(program: Callable[..., Any]) -> Expectation:
+def expectation(program: Any) -> Expectation:
     r"""The expectation of a program that samples, as a function with a gradient.
 
     .. math:: F(\lambda) = \mathbb{E}_{x_1 \sim q_1, x_2 \sim q_2(\cdot; x_1), \dots}
@@ -115,6 +117,7 @@ def run(
     key: Any,
     records: dict[int, Record],
     settle: list[bool],
+    instead: AbstractEstimator | None = None,
 ) -> list[Value]:
     """Values of a program's outputs; those to settle are replaced by their means.
 
@@ -124,6 +127,7 @@ def run(
         key: for its choices.
         records: of choices that were made before; those of this program are added.
         settle: which outputs are only used linearly.
+        instead: an estimator for all choices, in place of their own.
     """
     first = max(records, default=-1) + 1
     deps = _dependencies(flow, [v.deps for v in inputs], first)
@@ -140,13 +144,13 @@ def run(
     for op in flow.ops:
         given = [read(v) for v in op.inputs]
         if op.primitive is sample_p:
-            value, records[site] = choose(op, given, key, site, joint.get(site, set()))
+            value, records[site] = choose(op, given, key, site, joint.get(site, set()), instead)
             found = [value._replace(deps=deps[op.outputs[0]])]
             site += 1
         elif op.primitive.name == "scan" and op_samples(op):
             about = [deps[v] for v in op.outputs]
             settled_now = [v in means for v in op.outputs]
-            found, records[site] = repeat(op, given, key, site, about, settled_now)
+            found, records[site] = repeat(op, given, key, site, about, settled_now, instead)
             site += 1
         elif _taken_linearly(op, deps, means):
             found = [Value(x) for x in op.bind(*(mean(v).array for v in given))]

@@ -11,7 +11,13 @@ from ritz.program._value import Record, Value, lifted
 
 
 def repeat(
-    op: Any, given: list[Value], key: Any, site: int, deps: list[Any], settle: list[bool]
+    op: Any,
+    given: list[Value],
+    key: Any,
+    site: int,
+    deps: list[Any],
+    settle: list[bool],
+    instead: Any,
 ) -> tuple[list[Value], Record]:
     r"""A scan whose body samples, as one scan; all its choices together are one.
 
@@ -26,6 +32,7 @@ def repeat(
         site: the number of its choices as one.
         deps: of its results.
         settle: of which results means are taken.
+        instead: an estimator in the place of each choice's own, or None.
     """
     from ritz.program._expectation import linear_inputs, run
     from ritz.program._graph import graph
@@ -51,7 +58,7 @@ def repeat(
             for x, is_sum in zip(carry, sums, strict=True):
                 inputs.append(Value(x) if is_sum else Value(x, (), {past: ()}))
             inputs += [Value(x) for x in xs]
-            found = run(flow, inputs, key, records, now)
+            found = run(flow, inputs, key, records, now, instead)
             sent: set[int] = set()
             for value, done in zip(found, now, strict=True):
                 if not done and value.stacked:

@@ -1,0 +1,118 @@
+"""Whether the gradients that a program gives are unbiased."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.flatten_util
+import numpy as np
+from scipy import stats
+
+from ritz._errors import RitzError, whole_number
+from ritz.estimator import score
+from ritz.program import Expectation, expectation
+
+CHUNK = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Unbiased:
+    """What `check_unbiased` found; true where nothing speaks against it.
+
+    Attributes:
+        z: the distance from the reference in standard errors, for the value and each entry of
+            the gradient.
+        limit: what the largest may be.
+        estimate: the means over draws: the value, then the gradient.
+        reference: what they were compared with.
+        se: standard errors of the difference.
+        draws: how many.
+    """
+
+    z: np.ndarray
+    limit: float
+    estimate: np.ndarray
+    reference: np.ndarray
+    se: np.ndarray
+    draws: int
+
+    def __bool__(self) -> bool:
+        return bool(np.isfinite(self.z).all() and (np.abs(self.z) <= self.limit).all())
+
+    def __str__(self) -> str:
+        says = "no sign of bias" if self else "BIASED"
+        worst = int(np.argmax(np.nan_to_num(np.abs(self.z), nan=np.inf)))
+        where = "the value" if worst == 0 else f"entry {worst - 1} of the gradient"
+        return (
+            f"{says}: {where} is {self.z[worst]:.1f} standard errors off (limit {self.limit:.1f}, "
+            f"{self.draws} draws): {self.estimate[worst]:.5g} against {self.reference[worst]:.5g}"
+        )
+
+
+def check_unbiased(
+    program: Callable[..., Any],
+    *args: Any,
+    exact: Callable[..., Any] | None = None,
+    draws: Any = 20_000,
+    seed: int = 0,
+) -> Unbiased:
+    r"""Compare a program's estimated value and gradient with what they should be on average.
+
+    The mean over many draws is compared with `exact` and its derivative, or, without it, with an
+    independent run in which every choice is estimated by its score function, which is unbiased
+    wherever log densities are right. The limit is four standard errors, corrected for the number
+    of entries.
+
+    Args:
+        program: as for `ritz.objective.expectation`.
+        *args: its arguments; the gradient is in the first.
+        exact: a function of the same arguments that gives the expectation.
+        draws: how many gradients are averaged.
+        seed: of the draws.
+
+    Returns:
+        the comparison: true where nothing speaks against it, and a line of text when printed.
+
+    Raises:
+        RitzError: for fewer than 100 draws, or programs without a gradient.
+
+    >>> import numpyro.distributions as dist
+    >>> from ritz.objective import sample
+    >>> def program(p):
+    ...     return 2.0 * sample(dist.Bernoulli(p))
+    >>> bool(check_unbiased(program, 0.3, exact=lambda p: 2.0 * p))
+    True
+    """
+    whole_number("draws", draws, 100)
+    if not args:
+        raise RitzError("check_unbiased: the program needs an argument to take a gradient in")
+    key, other = jax.random.split(jax.random.key(seed))
+    estimate, variance = _moments(expectation(program), args, key, draws)
+    if exact is None:
+        reference, more = _moments(Expectation(program, score()), args, other, draws)
+        variance = variance + more
+    else:
+        flat = lambda x: jax.flatten_util.ravel_pytree(x)[0]
+        value, grad = jax.value_and_grad(exact)(*args)
+        reference = np.concatenate([np.atleast_1d(value), flat(grad)]).astype(float)
+    rounding = 20.0 * float(np.finfo(jax.dtypes.canonicalize_dtype(float)).eps)
+    se = np.sqrt(variance / draws) + rounding * np.maximum(np.abs(reference), 1e-3)
+    limit = float(stats.norm.isf(stats.norm.sf(4.0) / len(se)))
+    return Unbiased((estimate - reference) / se, limit, estimate, reference, se, int(draws))
+
+
+def _moments(wanted: Expectation, args: Any, key: Any, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of value and gradient, accumulated in double precision."""
+
+    @jax.jit
+    def some(keys: Any) -> Any:
+        def one(key: Any) -> Any:
+            return jax.flatten_util.ravel_pytree(wanted.value_and_grad(key, *args))[0]
+
+        return jax.vmap(one)(keys)
+
+    keys = jax.random.split(key, draws)
+    found = [np.asarray(some(keys[i : i + CHUNK]), float) for i in range(0, draws, CHUNK)]
+    rows = np.concatenate(found)
+    return rows.mean(0), rows.var(0)

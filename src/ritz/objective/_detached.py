@@ -1,0 +1,159 @@
+"""Objectives whose draws are constants: forward KL, log-variance and tail-adaptive divergences.
+
+The family is sampled as it is, without a derivative through the draws, so that any estimator gives
+the same gradient.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ritz._errors import RitzError, whole_number
+from ritz.estimator import AbstractEstimator, law
+from ritz.estimator import stop as constant
+from ritz.family import AbstractFamily
+from ritz.objective._base import AbstractObjective, Density
+from ritz.objective._importance import log_mean_exp
+from ritz.program import sample
+
+
+class ForwardKL(AbstractObjective):
+    """See `forward_kl`.
+
+    Attributes:
+        draws: K.
+    """
+
+    draws: int = eqx.field(static=True)
+
+    def program(
+        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
+    ) -> Float[Array, ""]:
+        log_p, log_q = _scored(q, target, estimator, self.draws)
+        log_w = jax.lax.stop_gradient(log_p - log_q)
+        weights = jax.nn.softmax(log_w)
+        return weights @ (log_p - log_q) - log_mean_exp(log_w)
+
+
+class LogVariance(AbstractObjective):
+    """See `log_variance`.
+
+    Attributes:
+        draws: K.
+    """
+
+    draws: int = eqx.field(static=True)
+
+    def program(
+        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
+    ) -> Float[Array, ""]:
+        log_p, log_q = _scored(q, target, estimator, self.draws)
+        return 0.5 * (log_p - log_q).var(ddof=1)
+
+
+class TailAdaptive(AbstractObjective):
+    """See `tail_adaptive`.
+
+    Attributes:
+        draws: K.
+        beta: of the ranks.
+    """
+
+    draws: int = eqx.field(static=True)
+    beta: float = eqx.field(static=True)
+
+    def program(
+        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
+    ) -> Float[Array, ""]:
+        def log_weight(_: Any) -> Array:
+            x = sample(q, estimator)
+            return target.log_density(x) - law.log_prob(constant(q), x).sum()
+
+        log_w = jax.vmap(log_weight)(jnp.arange(self.draws))
+        held = jax.lax.stop_gradient(log_w)
+        tail = (held[:, None] <= held).mean(1)  # the share of weights that are no smaller
+        weights = tail**self.beta / (tail**self.beta).sum()
+        return -(weights @ log_w)
+
+
+def _scored(q: Any, target: Density, estimator: AbstractEstimator, draws: int) -> Any:
+    def one(_: Any) -> tuple[Array, Array]:
+        x = sample(constant(q), estimator)
+        x = jax.lax.stop_gradient(x)
+        return target.log_density(x), law.log_prob(q, x).sum()
+
+    return jax.vmap(one)(jnp.arange(draws))
+
+
+def forward_kl(draws: Any = 16) -> ForwardKL:
+    r"""The inclusive divergence :math:`\mathrm{KL}(p \,\|\, q)`, by self-normalised importance.
+
+    .. math:: \sum_k \bar w_k \log w_k - \log \frac1K \sum_k w_k, \qquad
+        \text{gradient } -\sum_k \bar w_k \nabla \log q(x_k), \quad
+        \bar w_k = w_k / \textstyle\sum_j w_j.
+
+    Its gradient is the wake-phase update of q in reweighted wake-sleep; both value and gradient
+    are biased by O(1/K). It covers p's mass. Bornschein and Bengio 2015 (section 2.3); Le et al.
+    2019.
+
+    Args:
+        draws: K.
+
+    Raises:
+        RitzError: for fewer than two draws.
+
+    >>> forward_kl(draws=64).draws
+    64
+    """
+    whole_number("draws", draws, 2)
+    return ForwardKL(draws)
+
+
+def log_variance(draws: Any = 8) -> LogVariance:
+    r"""The log-variance divergence :math:`\frac12 \mathrm{Var}_q \log w` (VarGrad).
+
+    The draws are constants, and the gradient at them is, on average, exactly that of
+    :math:`\mathrm{KL}(q \,\|\, p)`: a score-function gradient with a leave-one-out baseline. The
+    value is zero with zero variance at q = p, whatever Z. It bounds nothing. Richter et al. 2020
+    (proposition 1).
+
+    Args:
+        draws: K.
+
+    Raises:
+        RitzError: for fewer than two draws.
+
+    >>> log_variance(draws=4).draws
+    4
+    """
+    whole_number("draws", draws, 2)
+    return LogVariance(draws)
+
+
+def tail_adaptive(draws: Any = 16, beta: Any = -1.0) -> TailAdaptive:
+    r"""An f-divergence that adapts to the tail of the weights, so that its gradient has a variance.
+
+    .. math:: -\sum_k \gamma_k \nabla_\lambda \log w(x_k), \qquad
+        \gamma_k \propto \bar F(w_k)^{\beta}, \quad \bar F(w) = \tfrac1K \#\{j : w_j \ge w\},
+
+    through the draws only, for K pathwise draws. With :math:`\beta = 0` it is the negative
+    ELBO's (sticking the landing); -1 weighs large weights most while the largest counts K times
+    the smallest. The value bounds nothing. Wang, Liu and Liu 2018 (algorithm 1).
+
+    Args:
+        draws: K.
+        beta: at most 0.
+
+    Raises:
+        RitzError: for fewer than two draws or a positive beta.
+
+    >>> tail_adaptive(draws=32).beta
+    -1.0
+    """
+    whole_number("draws", draws, 2)
+    if not isinstance(beta, int | float) or isinstance(beta, bool) or not -100.0 < beta <= 0.0:
+        raise RitzError(f"tail_adaptive: beta={beta!r} arrived, expected a number from -100 to 0")
+    return TailAdaptive(draws, float(beta))

@@ -1,0 +1,441 @@
+"""Programs: unbiased value and gradient, whatever samples inside what, and honest refusal."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from jax import lax
+
+import ritz
+from ritz import RitzError
+from ritz.diagnose import check_unbiased
+from ritz.estimator import (
+    Draw,
+    Enumerate,
+    Score,
+    enumerate_support,
+    law,
+    pathwise,
+    running_mean,
+    score,
+)
+from ritz.objective import expectation, sample, sample_and_log_prob
+from ritz.program import _graph
+
+BINARY = {
+    "enumerate": enumerate_support(),
+    "score": score(),
+    "leave one out": score(draws=3),
+    "running mean": score(baseline=running_mean(0.5)),
+}
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(40)
+NODES, WEIGHTS = jnp.asarray(NODES), jnp.asarray(WEIGHTS / WEIGHTS.sum())
+THETA = jnp.array([0.3, -0.5, 1.0, 0.2])
+
+
+def holds(program, theta, exact, draws=20_000, seed=0):
+    found = check_unbiased(program, theta, exact=exact, draws=draws, seed=seed)
+    assert found, str(found)
+
+
+def over_binary(n, f, p):
+    """The exact mean of f over n independent binary choices."""
+    total = 0.0
+    for z in itertools.product([0.0, 1.0], repeat=n):
+        z = jnp.array(z)
+        total += jnp.prod(jnp.where(z == 1.0, p, 1.0 - p)) * f(z)
+    return total
+
+
+# -- one choice, and choices that depend on each other --------------------------------------------
+
+
+@pytest.mark.parametrize("how", BINARY.values(), ids=BINARY)
+def test_one_choice(how):
+    f = lambda z, t: (z - 0.3) ** 2 * jnp.sin(t) + z * t
+    program = lambda t: f(sample(dist.Bernoulli(jax.nn.sigmoid(t)), how), t)
+    exact = lambda t: over_binary(1, lambda z: f(z[0], t), jax.nn.sigmoid(t)[None])
+    holds(program, jnp.asarray(0.7), exact)
+
+
+@pytest.mark.parametrize("first", [pathwise(), score(), score(draws=2)])
+@pytest.mark.parametrize("second", BINARY.values(), ids=BINARY)
+@pytest.mark.parametrize("third", [pathwise(), score()])
+def test_chain_of_three(first, second, third):
+    def program(t):
+        x = sample(dist.Normal(t, 1.0), first)
+        z = sample(dist.Bernoulli(jax.nn.sigmoid(x * t)), second)
+        return sample(dist.Normal(z * t + x, 0.5), third) ** 2
+
+    def exact(t):
+        x = t + NODES
+        p = jax.nn.sigmoid(x * t)
+        mean = lambda z: (z * t + x) ** 2 + 0.25
+        return (WEIGHTS * ((1.0 - p) * mean(0.0) + p * mean(1.0))).sum()
+
+    holds(program, jnp.asarray(0.4), exact)
+
+
+def test_markov_chain_is_summed_pair_by_pair():
+    """Six states of five steps each: 7,776 paths, but no array of that size."""
+    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(6, 6)))
+
+    def program(m):
+        z, total = jnp.array(0), 0.0
+        for t in range(5):
+            z = sample(dist.Categorical(logits=m[z]), enumerate_support())
+            total = total + jnp.sin(z + t)
+        return total
+
+    def exact(m):
+        p, total = jax.nn.one_hot(0, 6), 0.0
+        for t in range(5):
+            p = p @ jax.nn.softmax(m, -1)
+            total = total + p @ jnp.sin(jnp.arange(6.0) + t)
+        return total
+
+    sizes = [v.aval.size for v in _variables(lambda m: expectation(program).value(KEY, m), matrix)]
+    assert max(sizes) <= 6**3
+    value, grad = expectation(program).value_and_grad(KEY, matrix)
+    np.testing.assert_allclose(value, exact(matrix), rtol=1e-5)
+    np.testing.assert_allclose(grad, jax.grad(exact)(matrix), rtol=1e-4, atol=1e-6)
+
+
+KEY = jax.random.key(0)
+
+
+def _variables(f, *args):
+    todo = [jax.make_jaxpr(f)(*args).jaxpr]
+    while todo:
+        jaxpr = todo.pop()
+        for eqn in jaxpr.eqns:
+            todo += [getattr(j, "jaxpr", j) for j in jax.extend.core.jaxprs_in_params(eqn.params)]
+            yield from eqn.outvars
+
+
+# -- plates ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", BINARY.values(), ids=BINARY)
+@pytest.mark.parametrize("batched", [True, False])
+def test_elements_kept_apart(how, batched):
+    a = jnp.arange(4.0)
+
+    def program(t):
+        p = jax.nn.sigmoid(t)
+        if batched:
+            return ((sample(dist.Bernoulli(p), how) - a) ** 2).sum()
+        one = lambda p, a: (sample(dist.Bernoulli(p), how) - a) ** 2
+        return jax.vmap(one)(p, a).sum()
+
+    def exact(t):
+        p = jax.nn.sigmoid(t)
+        return (p * (1.0 - a) ** 2 + (1.0 - p) * a**2).sum()
+
+    holds(program, THETA, exact)
+
+
+@pytest.mark.parametrize("how", BINARY.values(), ids=BINARY)
+@pytest.mark.parametrize("batched", [True, False])
+def test_elements_mixed(how, batched):
+    f = lambda z: jnp.exp(0.5 * z.sum()) * jnp.cos(z[0])
+
+    def program(t):
+        p = jax.nn.sigmoid(t)
+        if batched:
+            return f(sample(dist.Bernoulli(p), how))
+        return f(jax.vmap(lambda p: sample(dist.Bernoulli(p), how))(p))
+
+    holds(program, THETA, lambda t: over_binary(4, f, jax.nn.sigmoid(t)))
+
+
+def test_enumeration_is_linear_in_a_plate():
+    logits = jnp.zeros((1000, 3))
+
+    def program(logits):
+        z = sample(dist.Categorical(logits=logits), enumerate_support())
+        return jnp.sin(z + jnp.arange(1000.0)).sum()
+
+    f = lambda logits: expectation(program).value(KEY, logits)
+    assert max(v.aval.size for v in _variables(f, logits)) <= 3 * 1000 * 3
+
+
+def test_credit_stays_with_its_element():
+    """An element's gradient has the variance of its own cost, not of the sum of a thousand."""
+    f = jnp.linspace(-1.0, 1.0, 1000)
+
+    def program(t):
+        return (sample(dist.Bernoulli(jax.nn.sigmoid(t)), score()) * f).sum()
+
+    grads = jax.vmap(lambda k: expectation(program).grad(k, jnp.zeros(1000)))(
+        jax.random.split(KEY, 200)
+    )
+    assert float(jnp.abs(grads).max()) <= 1.0
+
+
+def test_draws_of_a_vmap_are_independent_without_a_mapped_argument():
+    def program(t):
+        draw = lambda _: sample(dist.Bernoulli(jax.nn.sigmoid(t)), score())
+        inner = jax.vmap(jax.jit(draw))(jnp.arange(3))
+        return jnp.log(jnp.exp(inner * 1.0).mean())
+
+    exact = lambda t: over_binary(3, lambda z: jnp.log(jnp.exp(z).mean()), jax.nn.sigmoid(t))
+    holds(program, jnp.asarray(0.4), exact)
+
+
+def test_mixture_with_looked_up_parameters():
+    theta = {"m": jnp.array([0.5, -1.0]), "l": jnp.array([[0.1, 0.2], [0.3, -0.4], [0.0, 1.0]])}
+    a = jnp.arange(3.0)
+
+    def program(t):
+        def one(a, logits):
+            z = sample(dist.Categorical(logits=logits), enumerate_support())
+            x = sample(dist.Normal(t["m"][z], 1.0), pathwise())
+            return (x - a) ** 2 * t["m"][z]
+
+        return jax.vmap(one)(a, t["l"]).sum()
+
+    def exact(t):
+        p = jax.nn.softmax(t["l"], -1)
+        return (p * ((t["m"] - a[:, None]) ** 2 + 1.0) * t["m"]).sum()
+
+    ordered = lambda t: exact(t)
+    holds(program, theta, ordered)
+
+
+# -- scan, cond, jit ------------------------------------------------------------------------------
+
+
+def two_levels(steps):
+    """A score-function site that moves the state, a pathwise and a summed one, in a scan."""
+    us = jnp.linspace(-1.0, 1.0, steps)
+
+    def program(th):
+        def body(carry, u):
+            h, total = carry
+            a = sample(dist.Bernoulli(jax.nn.sigmoid(th[0] * h + u)), score())
+            x = sample(dist.Normal(th[1] * h, 1.0), pathwise())
+            z = sample(dist.Bernoulli(jax.nn.sigmoid(th[0] + x)), enumerate_support())
+            return (0.5 * h + a * 0.5, total + (z - 0.3 * x + h) ** 2), jnp.sin(z + a)
+
+        (h, total), ys = lax.scan(body, (jnp.array(0.1), jnp.array(0.0)), us)
+        return total + ys.sum() + h**2
+
+    def exact(th):
+        def rest(h, t):
+            if t == steps:
+                return h**2
+            p, x = jax.nn.sigmoid(th[0] * h + us[t]), th[1] * h + NODES
+            pz = jax.nn.sigmoid(th[0] + x)
+            mean = lambda f: (WEIGHTS * (pz * f(1.0, x) + (1.0 - pz) * f(0.0, x))).sum()
+            out = mean(lambda z, x: (z - 0.3 * x + h) ** 2)
+            for a, pa in ((1.0, p), (0.0, 1.0 - p)):
+                sent = rest(0.5 * h + 0.5 * a, t + 1)
+                out += pa * (mean(lambda z, x, a=a: jnp.sin(z + a)) + sent)
+            return out
+
+        return rest(jnp.array(0.1), 0)
+
+    return program, exact
+
+
+@pytest.mark.parametrize("unrolled", [16, 0])
+def test_scan(unrolled, monkeypatch):
+    monkeypatch.setattr(_graph, "UNROLLED", unrolled)
+    program, exact = two_levels(4)
+    holds(program, jnp.array([0.8, -0.4]), exact, draws=40_000)
+
+
+def test_long_scan_agrees_with_the_score_function():
+    program, _ = two_levels(30)
+    found = check_unbiased(program, jnp.array([0.8, -0.4]), draws=20_000)
+    assert found, str(found)
+
+
+def test_summed_choice_that_reaches_the_next_step_is_refused():
+    def program(t):
+        def body(h, _):
+            z = sample(dist.Bernoulli(jax.nn.sigmoid(t + h)), enumerate_support())
+            return jnp.tanh(h + z), h
+
+        return lax.scan(body, 0.0, None, length=100)[0]
+
+    with pytest.raises(
+        RitzError, match=r"Enumerate inside a scan of 100 steps reaches .*score\(\)"
+    ):
+        expectation(program).value(KEY, 0.3)
+
+
+def test_cond():
+    def program(t):
+        z = sample(dist.Bernoulli(jax.nn.sigmoid(t)), enumerate_support())
+        left = lambda: sample(dist.Normal(t, 1.0), pathwise())
+        right = lambda: 2.0 * sample(dist.Bernoulli(jax.nn.sigmoid(2.0 * t)), score())
+        return lax.cond(z > 0, left, right) ** 2
+
+    def exact(t):
+        p = jax.nn.sigmoid(t)
+        return p * (t**2 + 1.0) + (1.0 - p) * 4.0 * jax.nn.sigmoid(2.0 * t)
+
+    holds(program, jnp.asarray(0.3), exact)
+
+
+def test_while_loop_is_refused():
+    def program(t):
+        step = lambda x: x + sample(dist.Normal(t, 1.0))
+        return lax.while_loop(lambda x: x < 1.0, step, 0.0)
+
+    with pytest.raises(RitzError, match="samples inside while, which expectation cannot follow"):
+        expectation(program).value(KEY, 1.0)
+
+
+def test_second_derivative_by_the_score_function():
+    program = lambda t: sample(dist.Bernoulli(jax.nn.sigmoid(t)), score()) * 3.0
+    second = jax.grad(lambda t, k: expectation(program).grad(k, t))
+    got = jax.vmap(lambda k: second(0.4, k))(jax.random.split(KEY, 50_000))
+    exact = jax.grad(jax.grad(lambda t: 3.0 * jax.nn.sigmoid(t)))(0.4)
+    assert abs(got.mean() - exact) < 4.5 * got.std() / 50_000**0.5
+
+
+def test_a_baseline_learns_the_mean_and_changes_no_mean():
+    def program(params):
+        t, b = params
+        return sample(dist.Bernoulli(jax.nn.sigmoid(t)), score(baseline=b)) * 2.0
+
+    def step(b, key):
+        grad = expectation(program).grad(key, (jnp.asarray(0.3), b))[1]
+        return eqx.apply_updates(b, jax.tree.map(lambda g: -0.05 * g, grad)), b()
+
+    keys = jax.random.split(KEY, 2000)
+    path = lax.scan(step, running_mean(), keys)[1][100:]
+    assert abs(float(path.mean()) - 2.0 * float(jax.nn.sigmoid(0.3))) < 0.1  # 4.5 s.e.
+
+
+# -- wrong estimators are found, and bad input told -----------------------------------------------
+
+
+class WithoutScore(Score):
+    """Wrong: the score term is missing."""
+
+    def combine(self, f, notes):
+        return f
+
+
+class UncentredWeights(Enumerate):
+    """Wrong: the gradient of the weights is missing."""
+
+    def draw(self, q, key):
+        values, notes = super().draw(q, key)
+        return Draw(values, jax.tree.map(jax.lax.stop_gradient, notes))
+
+
+class OwnBaseline(Score):
+    """Wrong: the baseline depends on the draw."""
+
+    def combine(self, f, notes):
+        log_q = notes["log_q"]
+        credit = jnp.expm1(log_q - jax.lax.stop_gradient(log_q))
+        return f + 0.5 * f * credit
+
+
+@pytest.mark.parametrize("wrong", [WithoutScore(), UncentredWeights(), OwnBaseline()])
+@pytest.mark.parametrize("exact", [True, False])
+def test_wrong_estimator_is_found(wrong, exact):
+    f = lambda z, t: (z - 0.3) ** 2 * jnp.sin(t) + z * t
+    program = lambda t: f(sample(dist.Bernoulli(jax.nn.sigmoid(t)), wrong), t)
+    known = lambda t: over_binary(1, lambda z: f(z[0], t), jax.nn.sigmoid(t)[None])
+    found = check_unbiased(program, jnp.asarray(0.7), exact=known if exact else None)
+    assert not found
+    assert "BIASED: entry 0 of the gradient" in str(found)
+
+
+def test_a_distribution_of_ones_own():
+    class Triangular(eqx.Module):
+        """Density 2 (1 - x / w) / w on (0, w)."""
+
+        width: jax.Array
+
+        def sample(self, key):
+            return self.width * (1.0 - jnp.sqrt(1.0 - jax.random.uniform(key)))
+
+        def log_prob(self, x):
+            return jnp.log(2.0 * (1.0 - x / self.width) / self.width)
+
+    wide = jnp.asarray(2.0)  # the density vanishes at the end that moves, so the score is unbiased
+    program = lambda w: sample(Triangular(w), score()) ** 2 * w
+    holds(program, wide, lambda w: w**3 / 6.0)
+
+
+def test_sample_and_log_prob_of_a_plate():
+    program = lambda p: sample_and_log_prob(dist.Bernoulli(p * jnp.ones(3)))[1]
+    p = 0.3
+    value = expectation(program).value(KEY, p)
+    assert value == pytest.approx(3 * (p * np.log(p) + (1 - p) * np.log(1 - p)), rel=1e-5)
+
+
+BAD = {
+    "outside": (lambda: sample(dist.Normal(0.0, 1.0)), "called outside a program"),
+    "vector": (
+        lambda: expectation(lambda t: jnp.ones(3) * t).value(KEY, 1.0),
+        r"returned float32 of shape \(3,\); a program returns one real number",
+    ),
+    "integer": (
+        lambda: expectation(lambda t: jnp.array(1)).value(KEY, 1.0),
+        "returned int32 of shape",
+    ),
+    "no function": (lambda: expectation(3), "int arrived, expected a function"),
+    "no argument": (
+        lambda: expectation(lambda: 1.0).grad(KEY),
+        "without arguments has no gradient",
+    ),
+    "pathwise for a discrete choice": (
+        lambda: sample(dist.Bernoulli(0.5), pathwise()),
+        r"not differentiable; use enumerate_support\(\) or score\(\)",
+    ),
+    "enumeration of a continuous choice": (
+        lambda: sample(dist.Normal(0.0, 1.0), enumerate_support()),
+        r"its support is not finite; use pathwise\(\)",
+    ),
+    "too many combinations": (
+        lambda: expectation(
+            lambda t: jnp.exp(sample(dist.Bernoulli(t * jnp.ones(20)), enumerate_support()).sum())
+        ).value(KEY, 0.3),
+        r"mixes 20 elements of 2 values each, which makes 2\^20",
+    ),
+    "derivative inside": (
+        lambda: expectation(
+            lambda t: jax.grad(lambda s: sample(dist.Normal(s, 1.0)) ** 2)(t)
+        ).value(KEY, 0.3),
+        "differentiates through sample",
+    ),
+    "one draw": (lambda: score(draws=1), "draws=1 arrived"),
+    "two baselines": (lambda: score(running_mean(), draws=3), "leave-one-out is a baseline"),
+}
+
+
+@pytest.mark.parametrize(("call", "says"), BAD.values(), ids=BAD)
+def test_bad_input(call, says):
+    with pytest.raises(RitzError, match=says) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_function_is_an_objective():
+    """Rényi's bound in five lines is the packaged one, and matches the analytic value."""
+
+    def bound(q, target):
+        def log_weight(_):
+            x, log_q = sample_and_log_prob(q)
+            return 0.5 * (target.log_density(x) - log_q)
+
+        return -2.0 * ritz.objective.log_mean_exp(jax.vmap(log_weight)(jnp.arange(8)))
+
+    target = ritz.target.from_log_density(lambda x: -0.5 * (x**2).sum(), jnp.zeros(2))
+    own = ritz.fit(target, objective=bound, steps=300, progress=False)
+    packaged = ritz.fit(target, objective=ritz.objective.renyi(0.5, 8), steps=300, progress=False)
+    np.testing.assert_array_equal(own.history.loss, packaged.history.loss)
+    assert law.is_reparameterised(own.q)
