@@ -40,6 +40,8 @@ class AbstractEstimator(eqx.Module):
         factorised: whether its weights multiply over independent elements, so that elements
             which f mixes need every combination.
         fixed: whether its values do not depend on q's parameters.
+        detaches: whether `log_prob` holds q's parameters fixed, which only a loss that is linear
+            in log q allows.
     """
 
     biased: ClassVar[bool] = False
@@ -48,6 +50,7 @@ class AbstractEstimator(eqx.Module):
     stacked: ClassVar[bool] = False
     factorised: ClassVar[bool] = False
     fixed: ClassVar[bool] = False
+    detaches: ClassVar[bool] = False
 
     def check(self, q: Any) -> None:
         """Raise a RitzError, which names an estimator that serves, if this one cannot serve q."""

@@ -25,6 +25,8 @@ class Pathwise(AbstractEstimator):
 class StickingTheLanding(Pathwise):
     """See `sticking_the_landing`."""
 
+    detaches: ClassVar[bool] = True
+
     def log_prob(self, q: Any, x: Any) -> Array:
         return law.log_prob(stop(q), x).sum()
 

@@ -34,9 +34,9 @@ class Score(AbstractEstimator):
         if "baseline" not in notes:
             return f + f * credit
         baseline = notes["baseline"]
-        error = 0.5 * (baseline - jax.lax.stop_gradient(f)) ** 2
-        fitted = error - jax.lax.stop_gradient(error)  # 0, whose derivative fits the baseline
-        return f + (f - jax.lax.stop_gradient(baseline)) * credit + fitted
+        held = jnp.broadcast_to(jax.lax.stop_gradient(baseline), f.shape)
+        error = jax.lax.stop_gradient(f) - baseline
+        return f + (f - held) * credit + _fitted(error)
 
 
 class LeaveOneOut(AbstractEstimator):
@@ -60,13 +60,22 @@ class LeaveOneOut(AbstractEstimator):
         return (f + (f - others) * detached(notes["log_q"])).mean(0)
 
 
+@jax.custom_vjp
+def _fitted(error: Array) -> Array:
+    """0, whose derivative in the baseline fits it, also where a program subtracts its term."""
+    return jnp.zeros_like(error)
+
+
+_fitted.defvjp(lambda error: (jnp.zeros_like(error), error), lambda error, g: (error * jnp.abs(g),))
+
+
 def _needs_log_prob(estimator: Any, q: Any) -> None:
     if isinstance(q, AbstractFamily) and "log_prob" not in q.capabilities:
         raise law.refuse(estimator, q, "it has no log_prob", "pathwise()")
 
 
 class Mean(eqx.Module):
-    """A baseline that is one number; the derivative of a program in it is `mean - f`.
+    """A baseline that is one number.
 
     Attributes:
         mean: the number.
@@ -81,8 +90,9 @@ class Mean(eqx.Module):
 def running_mean(start: float = 0.0) -> Mean:
     r"""A baseline that tracks the mean of f, as part of the parameters that a solver moves.
 
-    A program's derivative in it is b - f, so that a gradient step of rate r is a running mean
-    with decay 1 - r; the gradient of q's parameters stays unbiased.
+    Where a program has a term c f, its derivative in the baseline is |c| (b - f), so that a
+    gradient step of rate r is a running mean with decay 1 - |c| r; the gradient of q's parameters
+    stays unbiased.
 
     Args:
         start: its first value.
@@ -107,8 +117,8 @@ def score(
 
     Args:
         baseline: b as a pytree that is called without arguments: `running_mean()`, or a network
-            closed over features. Its arrays are fitted to f by the program's own derivative in
-            them, 0.5 (b - f)^2. A baseline must not depend on the draw.
+            closed over features. Its arrays are fitted by the program's own derivative in them,
+            that of (b - f)^2 / 2. A baseline must not depend on the draw.
         draws: K, at least 2, for leave-one-out; the rest of the program runs K times.
 
     Returns:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
+from ritz._errors import RitzError
 from ritz.estimator import AbstractEstimator
 from ritz.family import AbstractFamily
 from ritz.program import expectation
@@ -46,6 +47,14 @@ class AbstractObjective(eqx.Module):
     def needs(self) -> frozenset[str]:
         """Capabilities that the family must declare."""
         return frozenset({"sample", "log_prob"})
+
+    def check(self, estimator: AbstractEstimator) -> None:
+        """Raise a RitzError, which names one that serves, if an estimator cannot serve this."""
+        if estimator.detaches:
+            raise RitzError(
+                f"{type(estimator).__name__} is biased for {type(self).__name__}, which is not "
+                "linear in log q; use pathwise()"
+            )
 
     def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
         """A key for each independent run of the program in one evaluation."""

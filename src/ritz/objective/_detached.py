@@ -65,6 +65,13 @@ class TailAdaptive(AbstractObjective):
     draws: int = eqx.field(static=True)
     beta: float = eqx.field(static=True)
 
+    def check(self, estimator: AbstractEstimator) -> None:
+        if estimator.combines:
+            raise RitzError(
+                "TailAdaptive needs derivatives through its draws, which "
+                f"{type(estimator).__name__} does not give; use pathwise()"
+            )
+
     def program(
         self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
     ) -> Float[Array, ""]:

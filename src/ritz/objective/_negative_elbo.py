@@ -28,6 +28,9 @@ class NegativeELBO(AbstractObjective):
     def needs(self) -> frozenset[str]:
         return frozenset({"sample", "entropy" if self.entropy == "closed" else "log_prob"})
 
+    def check(self, estimator: AbstractEstimator) -> None:
+        pass  # linear in log q
+
     def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
         return key[None] if self.draws == 1 else jax.random.split(key, self.draws)
 

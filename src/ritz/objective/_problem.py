@@ -41,6 +41,7 @@ class Problem(eqx.Module):
                 f"{type(self.family).__name__} lacks; one that works: {(fits or ['none'])[0]}"
             )
         self.estimator.check(self.family)
+        self.objective.check(self.estimator)
 
     @property
     def oracles(self) -> frozenset[str]:
