@@ -439,3 +439,109 @@ def test_a_function_is_an_objective():
     packaged = ritz.fit(target, objective=ritz.objective.renyi(0.5, 8), steps=300, progress=False)
     np.testing.assert_array_equal(own.history.loss, packaged.history.loss)
     assert law.is_reparameterised(own.q)
+
+
+# -- nested: densities that are estimated ----------------------------------------------------------
+
+
+def gaussian_pair(t):
+    def program():
+        r = sample(dist.Normal(t, 1.0), name="r")
+        sample(dist.Normal(0.5 * r, 0.7), name="x")
+
+    return program
+
+
+def proposal_of(exact):
+    def proposal(x):
+        # the posterior of r given x, exactly or too wide
+        variance = 1.0 / (1.0 + 0.25 / 0.49)
+        mean = variance * (0.3 + 0.5 * x / 0.49)
+        sample(dist.Normal(mean, variance**0.5 * (1.0 if exact else 1.5)), name="r")
+
+    return proposal
+
+
+def marginal_density(x, t):
+    return dist.Normal(0.5 * t, (0.25 + 0.49) ** 0.5).log_prob(x)
+
+
+def test_marginal_with_the_exact_proposal_is_exact():
+    def program(t):
+        q = ritz.objective.marginal(
+            gaussian_pair(t), "x", ritz.objective.importance(3, proposal_of(True))
+        )
+        x, log_q = sample_and_log_prob(q)
+        return (log_q - marginal_density(x, t)) ** 2
+
+    values = jax.vmap(lambda k: expectation(program).value(k, 0.3))(jax.random.split(KEY, 100))
+    assert float(values.max()) < 1e-8
+
+
+@pytest.mark.parametrize("proposal", [None, proposal_of(False)])
+def test_marginal_bounds_in_the_right_direction_and_tightens(proposal):
+    def gap(k):
+        def program(t):
+            via = ritz.objective.importance(k, proposal)
+            x, log_q = sample_and_log_prob(ritz.objective.marginal(gaussian_pair(t), "x", via))
+            return log_q - marginal_density(x, t)
+
+        keys = jax.random.split(KEY, 20_000)
+        values = jax.vmap(lambda key: expectation(program).value(key, 0.3))(keys)
+        return float(values.mean()), float(values.std() / len(keys) ** 0.5)
+
+    found = [gap(k) for k in (1, 4, 32)]
+    assert all(mean > 4.0 * se for mean, se in found)
+    assert found[0][0] > found[1][0] > found[2][0]
+
+
+def test_density_of_a_marginal_at_a_point_is_unbiased():
+    def program(t):
+        via = ritz.objective.importance(2)
+        q = ritz.objective.marginal(gaussian_pair(t), "x", via)
+        return jnp.exp(ritz.objective.log_prob(q, 0.4))
+
+    holds(program, jnp.asarray(0.3), lambda t: jnp.exp(marginal_density(0.4, t)))
+
+
+def test_elbo_of_resampling_is_the_importance_weighted_bound():
+    class Target:
+        def log_density(self, x):
+            return -0.5 * x**2
+
+    target = Target()
+
+    def nested(t):
+        via = ritz.objective.sir(2, dist.Normal(t, 1.5))
+        x, log_q = sample_and_log_prob(ritz.objective.normalize(target, via))
+        return target.log_density(x) - log_q
+
+    def exact(t):
+        x = t + 1.5 * NODES
+        lw = -0.5 * x**2 - dist.Normal(t, 1.5).log_prob(x)
+        both = jnp.logaddexp(lw[:, None], lw) - jnp.log(2.0)
+        return WEIGHTS @ both @ WEIGHTS
+
+    holds(nested, jnp.asarray(0.3), exact)
+
+
+def nested(program, keep):
+    q = ritz.objective.marginal(program, keep, ritz.objective.importance(2))
+    return expectation(lambda: sample_and_log_prob(q)[1]).value(KEY)
+
+
+BAD_NESTED = {
+    "no name": (
+        lambda: nested(lambda: sample(dist.Normal(0.0, 1.0)), "x"),
+        "must name its choices",
+    ),
+    "no such": (lambda: nested(gaussian_pair(0.0), "y"), "keep='y': no such choice; .* r, x"),
+    "via": (lambda: ritz.objective.marginal(gaussian_pair(0.0), "x", 3), "expected importance"),
+    "sir": (lambda: ritz.objective.normalize(3, 4), "expected sir"),
+}
+
+
+@pytest.mark.parametrize(("call", "says"), BAD_NESTED.values(), ids=BAD_NESTED)
+def test_nested_bad_input(call, says):
+    with pytest.raises(RitzError, match=says):
+        call()

@@ -14,7 +14,17 @@ from ritz.objective._importance import (
 from ritz.objective._negative_elbo import NegativeELBO, negative_elbo
 from ritz.objective._problem import Problem
 from ritz.objective._weighted_elbo import beta_elbo, data_emphasised_elbo, tempered_elbo
-from ritz.program import Expectation, expectation, sample, sample_and_log_prob
+from ritz.program import (
+    Expectation,
+    expectation,
+    importance,
+    log_prob,
+    marginal,
+    normalize,
+    sample,
+    sample_and_log_prob,
+    sir,
+)
 
 __all__ = [
     "AbstractImportance",
@@ -30,14 +40,19 @@ __all__ = [
     "expectation",
     "fisher_divergence",
     "forward_kl",
+    "importance",
     "iwae",
     "log_mean_exp",
+    "log_prob",
     "log_variance",
+    "marginal",
     "maximum_mean_discrepancy",
     "negative_elbo",
+    "normalize",
     "renyi",
     "sample",
     "sample_and_log_prob",
+    "sir",
     "tail_adaptive",
     "tempered_elbo",
     "thermodynamic",

@@ -1,6 +1,17 @@
 """Programs that sample, and their expectations."""
 
 from ritz.program._expectation import Expectation, expectation
-from ritz.program._site import sample, sample_and_log_prob
+from ritz.program._nested import importance, marginal, normalize, sir
+from ritz.program._site import log_prob, sample, sample_and_log_prob
 
-__all__ = ["Expectation", "expectation", "sample", "sample_and_log_prob"]
+__all__ = [
+    "Expectation",
+    "expectation",
+    "importance",
+    "log_prob",
+    "marginal",
+    "normalize",
+    "sample",
+    "sample_and_log_prob",
+    "sir",
+]

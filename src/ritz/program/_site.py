@@ -1,5 +1,6 @@
 """`sample`: a random choice as a primitive of JAX, so that vmap, scan, cond and jit see it."""
 
+import contextvars
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from jax.interpreters import ad, mlir
 
 from ritz._errors import RitzError
 from ritz.estimator import AbstractEstimator, default, law
+from ritz.family import AbstractFamily
 
 
 class Site:
@@ -63,9 +65,39 @@ def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None 
     3.0
     """
     estimator = default(q) if estimator is None else estimator
+    handler = HANDLER.get()
+    return make(q, estimator, name) if handler is None else handler(q, estimator, name)
+
+
+def make(q: Any, estimator: AbstractEstimator, name: str | None) -> Any:
+    """The choice itself, whoever else handles choices."""
     estimator.check(q)
     site = Site(name, q, estimator)
     return sample_p.bind(*site.leaves, site=site, mapped=(), sizes=())
+
+
+# Who makes the choices of a program whose density is wanted; see `ritz.program._nested`.
+HANDLER: contextvars.ContextVar[Any] = contextvars.ContextVar("ritz_handler", default=None)
+
+
+def log_prob(q: Any, x: Any) -> Any:
+    """The log density of a point, summed over independent elements.
+
+    For what `marginal` and `normalize` return, the logarithm of an estimate.
+
+    Args:
+        q: as for `sample`, or what `marginal` or `normalize` return.
+        x: a point.
+
+    >>> import numpyro.distributions as dist
+    >>> round(float(log_prob(dist.Normal(0.0, 1.0), 0.0)), 4)
+    -0.9189
+    """
+    return q.log_prob(x) if _is_nested(q) else law.log_prob(q, x).sum()
+
+
+def _is_nested(q: Any) -> bool:
+    return not isinstance(q, AbstractFamily) and hasattr(q, "sample_and_log_prob")
 
 
 def sample_and_log_prob(
@@ -74,13 +106,15 @@ def sample_and_log_prob(
     """A draw and its log density, as the estimator wants it (some detach q's parameters).
 
     Args:
-        q: as for `sample`.
+        q: as for `sample`, or what `marginal` or `normalize` return.
         estimator: as for `sample`.
         name: as for `sample`.
 
     Returns:
         the draw, and log q of it, summed over independent elements.
     """
+    if _is_nested(q):
+        return q.sample_and_log_prob()
     estimator = default(q) if estimator is None else estimator
     x = sample(q, estimator, name)
     return x, estimator.log_prob(q, x)
