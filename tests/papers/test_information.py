@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ritz.papers.information import irm_v2, loci
+from ritz.papers.information import group_divergence, irm_v2, loci
 
 
 def test_the_penalty_is_the_suboptimality_of_the_shared_head():
@@ -44,3 +44,29 @@ def test_standardised_residuals_of_the_true_natural_parameters():
     f, g, n = np.array([1.0, -2.0]), np.array([0.5, 3.0]), np.array([0.3, -0.7])
     found = loci.residuals(f / g**2, 1.0 / g**2, f + g * n)
     np.testing.assert_allclose(found, n, rtol=1e-6)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_invariant_critics_see_the_divergence_of_orbit_averages(d):
+    x, y = np.random.default_rng(0).random((2, 7, d))
+    shifts = np.stack(np.meshgrid(*[np.arange(3) / 3] * d), axis=-1).reshape(-1, 1, d)
+    a, b = (((points + shifts) % 1.0).reshape(-1, d) for points in (x, y))
+    w1, kernel = group_divergence.wasserstein, group_divergence.averaged_kernel
+    assert w1(x, y, 1.0 / 3.0) == pytest.approx(w1(a, b, 1.0), rel=1e-10)
+    mmd = group_divergence.squared_mmd(x, y, kernel(0.1, 3))
+    assert mmd == pytest.approx(group_divergence.squared_mmd(a, b, kernel(0.1, 1)), rel=1e-3)
+
+
+def test_transport_on_a_circle_is_an_assignment():
+    x, y = np.random.default_rng(0).random((2, 20, 1))
+    flat = np.zeros_like(x)
+    line = group_divergence.wasserstein(np.c_[x, flat], np.c_[y, flat], 0.5)
+    assert group_divergence.wasserstein(x, y, 0.5) == pytest.approx(line, rel=1e-10)
+
+
+def test_share_of_the_spectrum_is_the_ratio_of_variances():
+    for sd, size in ((0.05, 4), (0.002, 8)):
+        top = [group_divergence.averaged_kernel(sd, s)[0] for s in (size, 1)]
+        mean = sd * (2.0 * np.pi) ** 0.5
+        found = (top[0] ** 2 - mean**2) / (top[1] ** 2 - mean**2)
+        assert group_divergence.spectral_ratio(sd, size, 2) == pytest.approx(found, rel=1e-4)

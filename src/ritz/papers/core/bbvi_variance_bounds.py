@@ -1,0 +1,347 @@
+"""A pathwise gradient's second moment is bounded by the gap to the optimum, from both sides.
+
+Stochastic gradient descent converges if E|g|^2 <= 2A (F - F*) + B |grad F|^2 + C. For the negative
+evidence lower bound F, location-scale families z = m + Cu and pathwise gradients this holds with
+constants in closed form: the gradient in C is that of the energy times u, which is small where z is
+near the mode, and F knows how far z is. With u in all rows of a Cholesky factor the second moment
+grows as d, with one entry of u in each row (mean field) at most as its root. A diagonal C_ii =
+phi(s_i) of slope at most 1, such as a softplus, keeps the upper bound.
+
+Paper: K. Kim, K. Wu, J. Oh and J. Gardner, "Practical and matching gradient variance bounds for
+black-box variational Bayesian inference", ICML 2023, arXiv:2303.10472. The moments of u: J. Domke,
+"Provable gradient variance guarantees for black-box variational inference", NeurIPS 2019,
+arXiv:1906.08241.
+
+The bounds: write F = E f + h with the negative log joint f, L-smooth with mode a, and the negative
+entropy h; and F = E f' + KL(q || p'), where f' exceeds its least value f'* at a' by at least mu / 2
+times the squared distance. For one draw of a normal u (kurtosis k = 3), with J = d + k for Cholesky
+factors and 2k sqrt(d) + 1 for mean field,
+    E|g|^2 <= |grad F|^2 + (4 L^2 J / mu) (F - f'*) + 2 L^2 J |a - a'|^2,
+where F - f'* = (F - F*) + (F* - f'*). For a quadratic f of least curvature l and a linear map,
+    E|g|^2 >= |grad F|^2 + 2 l (E f - f*),
+since the scale's gradient alone varies by |grad f|^2 at m, and C's columns add theirs.
+
+Scaled down: no runs of gradient descent, which the paper has too. 7 seeds for each d = 2, 4 to 256,
+two targets and two families are 224 parameter points, with linear and softplus maps in turn and
+10,000 draws each. Locations lie 0.1 to 3 sds from the mode, and scales are 0.05 to 1 sd.
+The prior is N(0, I); p' is N(0, 2I) with the remaining half of the log prior in f', which gives f'
+a quadratic growth where the likelihood has none.
+
+Data: quadratics with random axes and precisions from 1 to 4; breast_cancer, the leading principal
+components of its features, squares and products, all standardised.
+
+Thresholds: the catalogue's. Ratios to bounds are the worst of all points. F and its gradient are
+exact, by quadrature of each row's logit for the logistic target. The lower bound is compared
+without |grad F|^2, which both sides share; in two dimensions it can nearly be attained, so three
+standard errors are added to the measured variance. The exponent is that of the variance over
+F - F* on quadratics, where F* is known, by regression of its logarithm over all points.
+
+Wrong variant: J = 1, as if the gradient in the scale were no larger than that in the location.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+import ritz
+from ritz.papers._base import Check, Result
+from ritz.plot import canvas
+
+SEEDS = tuple(range(7))
+DIMENSIONS = (2, 4, 8, 16, 32, 64, 128, 256)
+DRAWS = 10_000
+KURTOSIS = 3.0
+FAMILIES = ("mean field", "Cholesky")
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
+
+
+# -- the method: with Ritz's public API, so that it shows how one uses it -------------------------
+
+
+class Point(NamedTuple):
+    """Parameters: location, factor C, and the slope of phi at each of its diagonal entries."""
+
+    loc: np.ndarray
+    factor: np.ndarray
+    slope: np.ndarray
+    cholesky: bool
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def squared_gradients(energy: Callable[..., Any], data: Any, point: Any, noise: Any) -> Any:
+    """Squared norms of the one-draw gradients of F in all parameters, for each row of noise.
+
+    The gradient in C_ij is that in z_i times u_j, less the entropy's 1 / C_ii where i = j. So they
+    need not be formed: there are 33,000 of them in 256 dimensions.
+    """
+    z = point.loc + noise @ point.factor.T
+    at_z = jax.vmap(lambda z: jax.grad(energy)(z, *data))(z)
+    diagonal = point.slope * (at_z * noise - 1.0 / jnp.diag(point.factor))
+    below = (at_z**2 * (jnp.cumsum(noise**2, axis=1) - noise**2)).sum(1)  # columns j < i
+    return (at_z**2).sum(1) + (diagonal**2).sum(1) + jnp.where(point.cholesky, below, 0.0)
+
+
+def quadratic(z: Any, mode: Any, precision: Any) -> Any:
+    """The negative log joint of a Gaussian target."""
+    return 0.5 * (z - mode) @ precision @ (z - mode)
+
+
+def logistic(w: Any, rows: Any) -> Any:
+    """The negative log joint of a logistic regression, for features times labels of -1 or 1."""
+    return 0.5 * w @ w - jax.nn.log_sigmoid(rows @ w).sum()
+
+
+def moment_factor(d: int, cholesky: bool) -> float:
+    """J: how much larger the gradient in all parameters is than the energy's."""
+    return d + KURTOSIS if cholesky else 2.0 * KURTOSIS * d**0.5 + 1.0
+
+
+class Known(NamedTuple):
+    """What the bounds need of a target and a point."""
+
+    objective: float  # F
+    gradient: float  # |grad F|^2
+    energy: float  # E f - f*
+    smoothness: float  # L
+    curvature: float  # the least of f
+    growth: float  # mu
+    least: float  # f'*
+    modes: float  # |a - a'|^2
+
+
+def upper_bound(at: Known, factor: float) -> float:
+    """Of the second moment, for a target of smooth energy and quadratic growth."""
+    scale = 2.0 * at.smoothness**2 * factor
+    gap = 2.0 / at.growth * (at.objective - at.least)
+    return at.gradient + scale * (gap + at.modes)
+
+
+def lower_bound(at: Known) -> float:
+    """Of the second moment, for a quadratic energy and a linear map."""
+    return at.gradient + 2.0 * at.curvature * at.energy
+
+
+# -- the wrong variant: what the checks must catch ------------------------------------------------
+
+
+def location_only(d: int, cholesky: bool) -> float:
+    """The factor of the gradient in the location."""
+    return 1.0
+
+
+# -- the experiment -------------------------------------------------------------------------------
+
+
+def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> Result:
+    """Second moments at random points of two targets and two families, with their bounds."""
+    factor = location_only if wrong else moment_factor
+    draws = DRAWS // 10 if quick else DRAWS
+    rows = []  # target, family, d, share of the upper bound, multiple of the lower, variance / gap
+    for d in DIMENSIONS:
+        regression = _Logistic(d)
+        for seed in seeds:
+            rng = np.random.default_rng((seed, d))
+            noise = jax.random.normal(jax.random.key(seed), (draws, d))
+            for number, target in enumerate((_Quadratic(d, rng), regression)):
+                for cholesky in (False, True):
+                    point = _point(target.mode, target.sd, cholesky, seed, rng)
+                    at = target.known(point)
+                    squares = squared_gradients(target.joint, target.data, point, noise)
+                    squares = np.asarray(squares, float)
+                    moment, error = squares.mean(), squares.std() / draws**0.5
+                    above = moment + 3.0 * error - at.gradient
+                    tight = number == 0 and (point.slope == 1.0).all()
+                    lower = above / (lower_bound(at) - at.gradient) if tight else np.nan
+                    upper = upper_bound(at, factor(d, cholesky))
+                    gap = at.objective - target.optimum(cholesky)
+                    ratio = (moment - at.gradient) / gap
+                    rows.append((number, cholesky, d, moment / upper, lower, ratio))
+    number, cholesky, d, share, lower, ratio = np.array(rows, float).T
+    exponents, figures = {}, {}
+    for which, name in enumerate(FAMILIES):
+        mine = (number == 0) & (cholesky == which)
+        exponents[name] = float(np.polyfit(np.log(d[mine]), np.log(ratio[mine]), 1)[0])
+        figures[f"exponent, {name}"] = exponents[name]
+        for i, target in enumerate(("quadratic", "logistic")):
+            middle = float(np.median(share[(number == i) & (cholesky == which)]))
+            figures[f"median share of the upper bound, {target}, {name}"] = middle
+    below = exponents["Cholesky"] - exponents["mean field"]
+    of = [float(share[number == i].max()) for i in (0, 1)]
+    least, points = float(np.nanmin(lower)), "largest of all points"
+    name, bound = "largest share of the upper bound", "second moment over the bound"
+    growth = "exponents of variance over F - F* in d, quadratics"
+    checks = (
+        Check(f"{name}, quadratic", of[0], "<=", 1.0, f"{bound}, {points}"),
+        Check(f"{name}, logistic", of[1], "<=", 1.0, f"{bound}, {points}"),
+        Check("least multiple of the lower bound", least, ">=", 1.0, "variance, linear maps"),
+        Check("Cholesky's exponent less mean field's", below, ">=", 0.3, growth),
+    )
+    curves = {"d": d, "which": 2 * number + cholesky, "ratio": ratio, "share": share}
+    return Result(checks, seeds, figures, curves)
+
+
+# -- the figure: what the claim looks like --------------------------------------------------------
+
+
+def plot(result: Result) -> Any:
+    """Variances over gaps, and shares of the upper bound, by dimension."""
+    curves = result.curves
+    sizes = np.array(DIMENSIONS)
+    with canvas(1, 2, size=(8.0, 3.4)) as (figure, (axes,)):
+        for which, mark in enumerate("osD^"):
+            target, family = ("quadratic", "logistic")[which // 2], FAMILIES[which % 2]
+            mine = curves["which"] == which
+            middle = lambda y, mine=mine: [np.median(y[mine & (curves["d"] == d)]) for d in sizes]
+            if target == "quadratic":
+                line = axes[0].loglog(sizes, middle(curves["ratio"]), mark, label=family)[0]
+                axes[0].loglog(
+                    curves["d"][mine], curves["ratio"][mine], ".", ms=2, color=line.get_color()
+                )
+            top = [curves["share"][mine & (curves["d"] == d)].max() for d in sizes]
+            axes[1].loglog(sizes, top, marker=mark, mfc="none", label=f"{target}, {family}")
+        axes[0].set(title="quadratics", xlabel="dimension", ylabel="variance over gap")
+        axes[1].axhline(1.0, color="black", lw=1.0)
+        axes[1].set(title="largest of 7 points", xlabel="dimension")
+        axes[1].set(ylabel="share of the upper bound")
+        axes[1].set(ylim=(1e-7, 3.0))
+        axes[0].legend(loc="upper left")
+        axes[1].legend(loc="lower left")
+    return figure
+
+
+# -- what the parts above need --------------------------------------------------------------------
+
+
+def _point(
+    mode: np.ndarray, sd: float, cholesky: bool, seed: int, rng: np.random.Generator
+) -> Point:
+    """A random point around a target's mode, as near and as wide for one seed in any dimension."""
+    d, same = len(mode), np.random.default_rng(seed)
+    away, wide = 10.0 ** same.uniform(-1.0, 0.5), 10.0 ** same.uniform(-1.0, 0.0)
+    diagonal = sd * wide * rng.uniform(0.5, 1.0, size=d)
+    factor = np.diag(diagonal)
+    if cholesky:
+        factor += np.tril(rng.normal(size=(d, d)), -1) * sd * wide / d**0.5
+    # A softplus has the slope 1 - exp(-C) where its value is C.
+    slope = np.ones(d) if seed % 2 == 0 else -np.expm1(-diagonal)
+    return Point(mode + sd * away * rng.normal(size=d), factor, slope, cholesky)
+
+
+def _squared_norm(at_loc: np.ndarray, at_factor: np.ndarray, point: Point) -> float:
+    """Of F's gradient, from the energy's in the location and in the factor."""
+    diagonal = point.slope * (np.diag(at_factor) - 1.0 / np.diag(point.factor))
+    below = np.tril(at_factor, -1) if point.cholesky else 0.0
+    return float((at_loc**2).sum() + (diagonal**2).sum() + np.sum(below**2))
+
+
+def _negative_entropy(point: Point) -> float:
+    d = len(point.loc)
+    return float(-np.log(np.diag(point.factor)).sum() - 0.5 * d * np.log(2.0 * np.pi * np.e))
+
+
+class _Quadratic:
+    """A Gaussian likelihood with mean y, under the prior N(0, I)."""
+
+    def __init__(self, d: int, rng: np.random.Generator):
+        axes = np.linalg.qr(rng.normal(size=(d, d)))[0]
+        self.likelihood = axes * np.geomspace(1.0, 4.0, d) @ axes.T
+        self.y, identity = rng.normal(size=d), np.eye(d)
+        self.precision = self.likelihood + identity
+        self.mode = np.linalg.solve(self.precision, self.likelihood @ self.y)
+        self.other = np.linalg.solve(self.likelihood + 0.5 * identity, self.likelihood @ self.y)
+        self.sd = 0.5
+        self.joint, self.data = quadratic, (self.mode, self.precision)
+
+    def energy(self, z: np.ndarray, prior: float) -> float:
+        away = z - self.y
+        return float(0.5 * away @ self.likelihood @ away + 0.5 * prior * z @ z)
+
+    def optimum(self, cholesky: bool) -> float:
+        """F*."""
+        d = len(self.y)
+        if cholesky:
+            log_det = np.linalg.slogdet(self.precision)[1]
+        else:
+            log_det = np.log(np.diag(self.precision)).sum()
+        return self.energy(self.mode, 1.0) + 0.5 * float(log_det) - 0.5 * d * np.log(2.0 * np.pi)
+
+    def known(self, point: Point) -> Known:
+        away, d = point.loc - self.mode, len(self.y)
+        at_loc, at_factor = self.precision @ away, self.precision @ point.factor
+        energy = 0.5 * float(away @ at_loc + (point.factor * at_factor).sum())
+        return Known(
+            objective=energy + self.energy(self.mode, 1.0) + _negative_entropy(point),
+            gradient=_squared_norm(at_loc, at_factor, point),
+            energy=energy,
+            smoothness=5.0,
+            curvature=2.0,
+            growth=1.5,
+            least=self.energy(self.other, 0.5) - 0.5 * d * np.log(4.0 * np.pi),
+            modes=float(((self.mode - self.other) ** 2).sum()),
+        )
+
+
+class _Logistic:
+    """Logistic regression on d features, under the prior N(0, I)."""
+
+    sd = 0.1
+
+    def __init__(self, d: int):
+        self.rows = _components()[:, :d]
+        self.mode, self.other = (self._mode(prior) for prior in (1.0, 0.5))
+        self.smoothness = 1.0 + 0.25 * float(np.linalg.eigvalsh(self.rows.T @ self.rows).max())
+        self.joint, self.data = logistic, (self.rows,)
+
+    def energy(self, w: np.ndarray, prior: float) -> float:
+        return float(np.logaddexp(0.0, -self.rows @ w).sum() + 0.5 * prior * w @ w)
+
+    def _mode(self, prior: float) -> np.ndarray:
+        slope = lambda w: prior * w - self.rows.T @ expit(-self.rows @ w)
+        start = np.zeros(self.rows.shape[1])
+        f = lambda w: self.energy(w, prior)
+        return minimize(f, start, jac=slope, method="L-BFGS-B", options={"gtol": 1e-8}).x
+
+    def optimum(self, cholesky: bool) -> float:
+        """F* is not known in closed form, and the bounds do not need it."""
+        return float("nan")
+
+    def known(self, point: Point) -> Known:
+        d, factor = len(point.loc), point.factor
+        spread = np.linalg.norm(self.rows @ factor, axis=1)
+        at = (self.rows @ point.loc)[:, None] + spread[:, None] * NODES
+        weights = WEIGHTS / WEIGHTS.sum()
+        curved = (expit(at) * expit(-at)) @ weights
+        squares = 0.5 * float(point.loc @ point.loc + (factor**2).sum())
+        energy = float((np.logaddexp(0.0, -at) @ weights).sum()) + squares
+        at_factor = self.rows.T @ (curved[:, None] * (self.rows @ factor)) + factor
+        return Known(
+            objective=energy + _negative_entropy(point),
+            gradient=_squared_norm(
+                point.loc - self.rows.T @ (expit(-at) @ weights), at_factor, point
+            ),
+            energy=energy - self.energy(self.mode, 1.0),
+            smoothness=self.smoothness,
+            curvature=1.0,
+            growth=0.5,
+            least=self.energy(self.other, 0.5) - 0.5 * d * np.log(4.0 * np.pi),
+            modes=float(((self.mode - self.other) ** 2).sum()),
+        )
+
+
+@functools.cache
+def _components() -> np.ndarray:
+    """Principal components of features and their products, with labels; the first has sd 1."""
+    cancer = ritz.data.load("breast_cancer")
+    scaled = lambda x: (x - x.mean(0)) / x.std(0)
+    x = scaled(np.asarray(cancer["x"], float))
+    pairs = np.triu_indices(x.shape[1])
+    x = scaled(np.c_[x, x[:, pairs[0]] * x[:, pairs[1]]])
+    left, sizes, _ = np.linalg.svd(x, full_matrices=False)
+    sign = np.where(cancer["y"] == 1, 1.0, -1.0)
+    return left * sizes * sign[:, None] / sizes[0] * len(x) ** 0.5
