@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ritz.papers.information import group_divergence, irm_v2, loci
+from ritz.papers.information import group_divergence, irm_v2, loci, smile_mi
 
 
 def test_the_penalty_is_the_suboptimality_of_the_shared_head():
@@ -70,3 +70,25 @@ def test_share_of_the_spectrum_is_the_ratio_of_variances():
         mean = sd * (2.0 * np.pi) ** 0.5
         found = (top[0] ** 2 - mean**2) / (top[1] ** 2 - mean**2)
         assert group_divergence.spectral_ratio(sd, size, 2) == pytest.approx(found, rel=1e-4)
+
+
+def test_bounds_at_scores_that_do_not_tell_pairs_apart():
+    scores = jnp.full((8, 8), 2.0)
+    for value in (smile_mi.smile, smile_mi.donsker_varadhan, smile_mi.info_nce):
+        assert float(value(scores)) == pytest.approx(0.0, abs=1e-6)
+    assert float(smile_mi.nwj(scores)) == pytest.approx(2.0 - np.e, rel=1e-6)
+    assert float(smile_mi.jensen_shannon(0.0 * scores)) == pytest.approx(-2.0 * np.log(2.0))
+
+
+def test_smile_clips_unpaired_scores_only():
+    scores = 9.0 * jnp.eye(8)  # unpaired ratios are 1
+    assert float(smile_mi.smile(scores)) == pytest.approx(9.0, rel=1e-6)
+    assert float(smile_mi.clipped_everywhere(scores)) == pytest.approx(smile_mi.TAU, rel=1e-6)
+    narrow = jnp.asarray(np.random.default_rng(0).uniform(-4.0, 4.0, (8, 8)))
+    same = float(smile_mi.donsker_varadhan(narrow))
+    assert float(smile_mi.smile(narrow)) == pytest.approx(same, rel=1e-6)
+
+
+def test_the_affine_flow_knows_gaussians():
+    found = smile_mi.affine_flow(4.0, (0,), 200)
+    assert found.mean() == pytest.approx(4.0, abs=0.1)
