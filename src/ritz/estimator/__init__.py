@@ -4,6 +4,7 @@ from ritz.estimator import law
 from ritz.estimator._base import AbstractEstimator, Draw
 from ritz.estimator._default import default
 from ritz.estimator._enumerate import Enumerate, enumerate_support
+from ritz.estimator._measure_valued import MeasureValued, measure_valued
 from ritz.estimator._pathwise import Pathwise, StickingTheLanding, pathwise, sticking_the_landing
 from ritz.estimator._score import LeaveOneOut, Score, running_mean, score
 
@@ -12,12 +13,14 @@ __all__ = [
     "Draw",
     "Enumerate",
     "LeaveOneOut",
+    "MeasureValued",
     "Pathwise",
     "Score",
     "StickingTheLanding",
     "default",
     "enumerate_support",
     "law",
+    "measure_valued",
     "pathwise",
     "running_mean",
     "score",
