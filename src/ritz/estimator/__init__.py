@@ -4,24 +4,42 @@ from ritz.estimator import law
 from ritz.estimator._base import AbstractEstimator, Draw, detached, stop
 from ritz.estimator._default import default
 from ritz.estimator._enumerate import Enumerate, enumerate_support
+from ritz.estimator._measure_valued import MeasureValued, measure_valued
 from ritz.estimator._pathwise import Pathwise, StickingTheLanding, pathwise, sticking_the_landing
+from ritz.estimator._rebar import Rebar, Relax, rebar, relax
+from ritz.estimator._relaxed import (
+    GumbelSoftmax,
+    StraightThrough,
+    gumbel_softmax,
+    straight_through,
+)
 from ritz.estimator._score import LeaveOneOut, Score, running_mean, score
 
 __all__ = [
     "AbstractEstimator",
     "Draw",
     "Enumerate",
+    "GumbelSoftmax",
     "LeaveOneOut",
+    "MeasureValued",
     "Pathwise",
+    "Rebar",
+    "Relax",
     "Score",
     "StickingTheLanding",
+    "StraightThrough",
     "default",
     "detached",
     "enumerate_support",
+    "gumbel_softmax",
     "law",
+    "measure_valued",
     "pathwise",
+    "rebar",
+    "relax",
     "running_mean",
     "score",
     "sticking_the_landing",
     "stop",
+    "straight_through",
 ]

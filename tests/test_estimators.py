@@ -1,0 +1,350 @@
+"""Every estimator against the exact value and gradient, and wrong variants that must miss them.
+
+Three programs for each: one choice; a plate whose elements are kept apart; a plate of two that
+the program mixes. The exact answer is a sum over a grid or over the support of an element.
+"""
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from ritz import RitzError
+from ritz.estimator import (
+    GumbelSoftmax,
+    MeasureValued,
+    Rebar,
+    Relax,
+    StraightThrough,
+    gumbel_softmax,
+    measure_valued,
+    rebar,
+    relax,
+    straight_through,
+)
+from ritz.objective import expectation, sample
+
+DRAWS = 20_000
+THETA = jnp.array([0.4, -0.3])
+APART = jnp.array([0.5, 1.0, -0.8])
+MIXED = jnp.array([1.0, -0.6])
+SIGNS = jnp.array([1.0, 2.0, -1.0])
+ROUNDING = 3e-6  # of single precision
+SIGMA = 4.5  # two-sided 4 standard errors, corrected for nine numbers
+
+
+def nonlinear(x, t):
+    return jnp.sin(1.3 * x + t[1]) + 0.3 * t[0] * x
+
+
+def mixing(x, y, t):
+    return jnp.tanh(x - 0.7 * y + 0.4 * x * y) * (1.0 + t[0])
+
+
+# A distribution, from the parameters and a factor that tells elements apart.
+LAWS = {
+    "bernoulli": lambda t, c: dist.Bernoulli(logits=t[0] * c + t[1]),
+    "bernoulli of probs": lambda t, c: dist.Bernoulli(probs=jax.nn.sigmoid(t[0] * c + t[1])),
+    "categorical": lambda t, c: dist.Categorical(
+        logits=jnp.stack([t[0] * c, t[1] * c, jnp.sin(c) + 0 * t[0]], -1)
+    ),
+    "poisson": lambda t, c: dist.Poisson(jnp.exp(t[0] * c + t[1])),
+    "exponential": lambda t, c: dist.Exponential(jnp.exp(t[0] * c + t[1])),
+    "gamma": lambda t, c: dist.Gamma(jnp.exp(0.7 + t[0] * c), jnp.exp(t[1] * c)),
+    "normal": lambda t, c: dist.Normal(t[0] * c, jnp.exp(t[1] * c)),
+}
+SUPPORTS = {
+    "bernoulli": jnp.arange(2),
+    "bernoulli of probs": jnp.arange(2),
+    "categorical": jnp.arange(3),
+    "poisson": jnp.arange(25),
+    "exponential": jnp.linspace(-12, 5, 500),  # of the logarithm
+    "gamma": jnp.linspace(-12, 5, 500),
+    "normal": jnp.linspace(-13, 13, 500),
+}
+POSITIVE = ("exponential", "gamma")
+
+
+def number(x, one_hot):
+    """A categorical choice as a number, also where it is relaxed to a vector."""
+    return x @ jnp.arange(3.0) if one_hot else x * 1.0
+
+
+ALL = ("single", "apart", "mixed")
+FACTORS = {"single": jnp.array(0.9), "apart": APART, "mixed": MIXED}
+
+# Compiled without optimisation: each is run once, on tiny arrays.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def program(law, which, how, one_hot=False):
+    """A program, as a function of the parameters."""
+
+    def run(t):
+        x = number(sample(LAWS[law](t, FACTORS[which]), how), one_hot)
+        if which == "mixed":
+            return mixing(x[0], x[1], t)
+        f = nonlinear(x, t)
+        return f if which == "single" else f @ SIGNS
+
+    return run
+
+
+@functools.cache
+def exact(law, which):
+    """Its value and gradient."""
+    grid = SUPPORTS[law]
+    points = jnp.exp(grid) if law in POSITIVE else grid
+    step = grid[1] - grid[0]
+    jacobian = points * step if law in POSITIVE else step
+
+    def value(t):
+        mass = lambda c: jnp.exp(LAWS[law](t, c).log_prob(points)) * jacobian
+        if which == "mixed":
+            every = mixing(points[:, None], points[None, :], t)
+            return mass(MIXED[0]) @ every @ mass(MIXED[1])
+        f = nonlinear(points, t)
+        if which == "single":
+            return mass(FACTORS[which]) @ f
+        return sum(s * mass(c) @ f for c, s in zip(APART, SIGNS, strict=True))
+
+    return np.append(*compiled(jax.value_and_grad(value))(THETA))
+
+
+def distance(law, how, which=ALL, one_hot=False, draws=DRAWS, seed=0):
+    """Standard errors from the exact answers, (programs, 3); none is below rounding.
+
+    Means and standard errors are taken in double precision.
+    """
+    parts = [expectation(program(law, w, how, one_hot)) for w in which]
+
+    @compiled
+    @jax.vmap
+    def run(key):
+        return jnp.stack([jnp.append(*part.value_and_grad(key, THETA)) for part in parts])
+
+    found = np.asarray(run(jax.random.split(jax.random.key(seed), draws)), np.float64)
+    wanted = np.stack([exact(law, w) for w in which])
+    return (found.mean(0) - wanted) / np.maximum(found.std(0) / draws**0.5, ROUNDING)
+
+
+def right(law, how, which=ALL, **kwargs):
+    z = distance(law, how, which, **kwargs)
+    assert np.abs(z).max() < SIGMA, z
+
+
+def wrong(law, how, which=("single",), **kwargs):
+    z = distance(law, how, which, **kwargs)
+    assert np.abs(z).max() > SIGMA, z
+
+
+# -- measure-valued -------------------------------------------------------------------------------
+
+
+class Reversed(MeasureValued):
+    """Wrong: the two distributions are exchanged."""
+
+    def combine(self, f, notes):
+        weight = notes["weight"]
+        return ((2 * jax.lax.stop_gradient(weight) - weight) * f).sum(0)
+
+
+@pytest.mark.parametrize("law", ["poisson", "normal"])
+def test_measure_valued(law):
+    right(law, measure_valued())
+
+
+@pytest.mark.parametrize(
+    "law", ["bernoulli", "bernoulli of probs", "categorical", "exponential", "gamma"]
+)
+def test_measure_valued_of_one_choice(law):
+    right(law, measure_valued(), ("single",))
+
+
+def test_measure_valued_reversed():
+    wrong("normal", Reversed())
+    wrong("poisson", Reversed())
+
+
+@pytest.mark.parametrize(
+    "q", [dist.Beta(2.0, 3.0), dist.Normal(jnp.zeros(3), 1.0).to_event(1)], ids=["beta", "event"]
+)
+def test_measure_valued_refuses(q):
+    with pytest.raises(RitzError, match=r"MeasureValued cannot .* use .*pathwise\(\)"):
+        measure_valued().check(q)
+
+
+# -- relaxations ----------------------------------------------------------------------------------
+
+
+def bias(how, f, temperatures, draws=100_000):
+    """Errors of the gradient in a Bernoulli's logit, with their standard errors."""
+    t = jnp.array(0.6)
+    p = jax.nn.sigmoid(t)
+    wanted = p * (1 - p) * (f(1.0) - f(0.0))
+
+    @compiled
+    @jax.vmap
+    def run(key):
+        at = lambda how: expectation(lambda t: f(sample(dist.Bernoulli(logits=t), how)))
+        return jnp.stack([at(how(temperature)).grad(key, t) for temperature in temperatures])
+
+    found = np.asarray(run(jax.random.split(jax.random.key(1), draws)), np.float64)
+    return np.abs(found.mean(0) - wanted), found.std(0) / draws**0.5
+
+
+class NotScaled(GumbelSoftmax):
+    """Wrong: the noise is not divided by the temperature."""
+
+    def draw(self, q, key):
+        noise = jax.random.logistic(key, q.batch_shape)
+        return (
+            super()
+            .draw(dist.Bernoulli(logits=q.logits), key)
+            ._replace(value=jax.nn.sigmoid(q.logits / self.temperature + noise))
+        )
+
+
+def test_gumbel_softmax_is_right_in_the_limit():
+    f = lambda x: jnp.sin(2.0 * x) + x**2
+    error, se = bias(gumbel_softmax, f, (1.0, 0.3, 0.05))
+    assert error[0] > error[1] + SIGMA * se[1] > error[2]
+    assert error[2] < SIGMA * se[2]
+    error, se = bias(lambda t: NotScaled(jnp.asarray(t)), f, (1.0, 0.3, 0.05))
+    assert error[2] > SIGMA * se[2]
+
+
+class NoisyProbability(StraightThrough):
+    """Wrong: the soft value itself, without its number removed."""
+
+    def draw(self, q, key):
+        return super().draw(q, key)._replace(value=jax.nn.sigmoid(q.logits / self.temperature))
+
+
+def test_straight_through_is_right_in_the_limit_for_quadratics():
+    f = lambda x: (x - 0.3) ** 2
+    error, se = bias(straight_through, f, (2.0, 0.05))
+    assert error[0] > 2 * SIGMA * se[0]
+    assert error[1] < SIGMA * se[1]
+    error, se = bias(lambda t: NoisyProbability(jnp.asarray(t)), f, (0.05,))
+    assert error[0] > SIGMA * se[0]
+    cubic = lambda x: (x - 0.3) ** 3
+    error, se = bias(straight_through, cubic, (0.05,))
+    assert error[0] > SIGMA * se[0]
+
+
+def test_straight_through_without_temperature_is_exact_for_linear_f():
+    def f(t):
+        x = sample(dist.Categorical(logits=t), straight_through())
+        return x @ jnp.array([1.0, -2.0, 0.5])
+
+    t = jnp.array([0.1, 0.2, -0.4])
+    wanted = jax.grad(lambda t: jax.nn.softmax(t) @ jnp.array([1.0, -2.0, 0.5]))(t)
+    np.testing.assert_allclose(expectation(f).grad(jax.random.key(0), t), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", [gumbel_softmax(0.5), straight_through(0.5), rebar(), relax(sum)])
+def test_relaxed_values(how):
+    q = dist.Categorical(probs=jnp.array([0.2, 0.3, 0.5])).expand([4])
+    assert how.value(q).shape == (4, 3)
+    assert how.value(q.to_event(1)).shape == (4, 3)
+    assert how.value(dist.Bernoulli(0.3)).shape == ()
+    one_hot = jax.nn.one_hot(jnp.array([0, 2, 1, 1]), 3)
+    wanted = q.log_prob(jnp.array([0, 2, 1, 1])).sum()
+    np.testing.assert_allclose(how.log_prob(q, one_hot), wanted, rtol=1e-6)
+    bits = jnp.array([0.0, 1.0])
+    wanted = dist.Bernoulli(0.3).log_prob(bits).sum()
+    np.testing.assert_allclose(how.log_prob(dist.Bernoulli(0.3).expand([2]), bits), wanted, 1e-6)
+    with pytest.raises(RitzError, match=rf"{type(how).__name__} cannot .* use score\(\)"):
+        how.check(dist.Poisson(2.0))
+
+
+@pytest.mark.parametrize("make", [gumbel_softmax, straight_through, rebar])
+def test_temperatures_are_positive(make):
+    with pytest.raises(RitzError, match=r"temperature=-1.0 arrived, expected a positive number"):
+        make(-1.0)
+
+
+# -- REBAR and RELAX ------------------------------------------------------------------------------
+
+
+class Network(eqx.Module):
+    """A control of one choice."""
+
+    weight: jax.Array
+
+    def __call__(self, z):
+        return self.weight[0] * jnp.tanh(z).sum() + self.weight[1]
+
+
+class WithoutScore(Rebar):
+    """Wrong: the conditional relaxation has no score term."""
+
+    def combine(self, f, notes):
+        scale = notes["scale"][0]
+        right = super().combine(f, notes)
+        credit = notes["log_q"][0] - jax.lax.stop_gradient(notes["log_q"][0])
+        return right + scale * jax.lax.stop_gradient(f[2]) * credit
+
+
+class WithoutCondition(Relax):
+    """Wrong: the score of b is paired with noise that did not make it."""
+
+    def draw(self, q, key):
+        draw = super().draw(q, key)
+        z = q.logits + jax.random.logistic(key, q.batch_shape)
+        again = q.logits + jax.random.logistic(jax.random.fold_in(key, 1), q.batch_shape)
+        log_q = draw.notes["log_q"]
+        credit = jnp.expm1(log_q - jax.lax.stop_gradient(log_q))
+        control = self.network(z) - jax.lax.stop_gradient(self.network(again)) * (1 + credit)
+        notes = draw.notes | {"control": control - jax.lax.stop_gradient(control)}
+        return draw._replace(notes=notes)
+
+
+@pytest.mark.parametrize("law", ["bernoulli", "categorical"])
+@pytest.mark.parametrize("how", [rebar(0.5, 0.7), relax(Network(jnp.array([0.8, 0.3])))])
+def test_rebar_and_relax(law, how):
+    right(law, how, one_hot=law == "categorical")
+
+
+def test_rebar_and_relax_with_terms_missing():
+    wrong("bernoulli", WithoutScore(jnp.array(0.5), jnp.array(1.0)))
+    wrong("bernoulli", WithoutCondition(Network(jnp.array([0.8, 0.3]))))
+
+
+def offset(x):
+    """Far from zero, and not a sum of which a program drops the constant."""
+    return jnp.sqrt(4.0 + (x + 0.5) ** 2)
+
+
+def test_rebar_has_less_variance_than_the_score():
+    def sd(how):
+        f = lambda t: offset(sample(dist.Bernoulli(logits=t), how))
+        keys = jax.random.split(jax.random.key(0), 5000)
+        return float(compiled(jax.vmap(lambda k: expectation(f).grad(k, 0.3)))(keys).std())
+
+    assert sd(rebar(0.3)) < 0.2 * sd(rebar(0.3, 0.0))
+
+
+def test_relax_learns_from_the_squared_gradient():
+    """The derivative of the gradient's variance in the network is estimated by one draw."""
+    keys = jax.random.split(jax.random.key(0), 2000)
+
+    def square(weight):
+        f = lambda t: offset(sample(dist.Bernoulli(logits=t), relax(Network(weight))))
+        return (jax.vmap(lambda k: expectation(f).grad(k, 0.3))(keys) ** 2).mean()
+
+    slope = compiled(jax.value_and_grad(square))
+    before, direction = slope(jnp.zeros(2))
+    after, _ = slope(-direction)
+    assert after < 0.5 * before
+
+
+def test_relax_refuses_a_network_of_vectors():
+    program = lambda t: sample(dist.Bernoulli(logits=t), relax(lambda z: jnp.ones(2) * z))
+    with pytest.raises(RitzError, match=r"returned shape \(2,\) for one choice"):
+        expectation(program).value(jax.random.key(0), 0.3)
