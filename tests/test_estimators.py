@@ -16,16 +16,21 @@ import pytest
 from ritz import RitzError
 from ritz.estimator import (
     GumbelSoftmax,
+    Implicit,
     MeasureValued,
     Rebar,
+    Rejection,
     Relax,
     StraightThrough,
     gumbel_softmax,
+    implicit,
     measure_valued,
     rebar,
+    rejection,
     relax,
     straight_through,
 )
+from ritz.estimator._implicit import moved
 from ritz.objective import expectation, sample
 
 DRAWS = 20_000
@@ -55,7 +60,16 @@ LAWS = {
     "poisson": lambda t, c: dist.Poisson(jnp.exp(t[0] * c + t[1])),
     "exponential": lambda t, c: dist.Exponential(jnp.exp(t[0] * c + t[1])),
     "gamma": lambda t, c: dist.Gamma(jnp.exp(0.7 + t[0] * c), jnp.exp(t[1] * c)),
+    "beta": lambda t, c: dist.Beta(jnp.exp(0.5 + t[0] * c), jnp.exp(0.4 + t[1] * c)),
     "normal": lambda t, c: dist.Normal(t[0] * c, jnp.exp(t[1] * c)),
+    "mixture": lambda t, c: dist.MixtureSameFamily(
+        dist.Categorical(logits=jnp.stack([t[0] * c, 0.3 + 0 * t[1] * c], -1)),
+        dist.Normal(
+            jnp.stack([-1 + t[0] * c, 1 + t[1] * c], -1),
+            jnp.stack([jnp.exp(t[1] * c), 0.6 + 0 * c], -1),
+        ),
+    ),
+    "von mises": lambda t, c: dist.VonMises(3 + t[0] * c, jnp.exp(0.5 + t[1] * c)),
 }
 SUPPORTS = {
     "bernoulli": jnp.arange(2),
@@ -64,13 +78,19 @@ SUPPORTS = {
     "poisson": jnp.arange(25),
     "exponential": jnp.linspace(-12, 5, 500),  # of the logarithm
     "gamma": jnp.linspace(-12, 5, 500),
+    "beta": jax.nn.sigmoid(jnp.linspace(-14, 14, 500)),
     "normal": jnp.linspace(-13, 13, 500),
+    "mixture": jnp.linspace(-13, 13, 500),
+    "von mises": jnp.linspace(-jnp.pi, jnp.pi, 400, endpoint=False),
 }
+DISCRETE = ("bernoulli", "bernoulli of probs", "categorical", "poisson")
 POSITIVE = ("exponential", "gamma")
 
 
-def number(x, one_hot):
-    """A categorical choice as a number, also where it is relaxed to a vector."""
+def number(law, x, one_hot=False):
+    """A choice as a number: of an angle, something periodic; of a relaxed category, its mean."""
+    if law == "von mises":
+        return jnp.sin(x) + 0.5 * jnp.cos(x)
     return x @ jnp.arange(3.0) if one_hot else x * 1.0
 
 
@@ -85,7 +105,7 @@ def program(law, which, how, one_hot=False):
     """A program, as a function of the parameters."""
 
     def run(t):
-        x = number(sample(LAWS[law](t, FACTORS[which]), how), one_hot)
+        x = number(law, sample(LAWS[law](t, FACTORS[which]), how), one_hot)
         if which == "mixed":
             return mixing(x[0], x[1], t)
         f = nonlinear(x, t)
@@ -99,15 +119,16 @@ def exact(law, which):
     """Its value and gradient."""
     grid = SUPPORTS[law]
     points = jnp.exp(grid) if law in POSITIVE else grid
-    step = grid[1] - grid[0]
-    jacobian = points * step if law in POSITIVE else step
+    # Cells, or for a discrete law every value once.
+    width = jnp.gradient(points) if law not in DISCRETE else jnp.ones(len(points))
+    numbers = number(law, points)
 
     def value(t):
-        mass = lambda c: jnp.exp(LAWS[law](t, c).log_prob(points)) * jacobian
+        mass = lambda c: jnp.exp(LAWS[law](t, c).log_prob(points)) * width
         if which == "mixed":
-            every = mixing(points[:, None], points[None, :], t)
+            every = mixing(numbers[:, None], numbers[None, :], t)
             return mass(MIXED[0]) @ every @ mass(MIXED[1])
-        f = nonlinear(points, t)
+        f = nonlinear(numbers, t)
         if which == "single":
             return mass(FACTORS[which]) @ f
         return sum(s * mass(c) @ f for c, s in zip(APART, SIGNS, strict=True))
@@ -348,3 +369,138 @@ def test_relax_refuses_a_network_of_vectors():
     program = lambda t: sample(dist.Bernoulli(logits=t), relax(lambda z: jnp.ones(2) * z))
     with pytest.raises(RitzError, match=r"returned shape \(2,\) for one choice"):
         expectation(program).value(jax.random.key(0), 0.3)
+
+
+# -- implicit reparameterisation ------------------------------------------------------------------
+
+
+class WithoutMinus(Implicit):
+    """Wrong: the sign of the implicit derivative."""
+
+    def draw(self, q, key):
+        draw = super().draw(q, key)
+        return draw._replace(value=2 * jax.lax.stop_gradient(draw.value) - draw.value)
+
+
+@pytest.mark.parametrize("law", ["mixture", "von mises"])
+def test_implicit(law):
+    right(law, implicit(), ALL if law == "mixture" else ("single", "mixed"), draws=5000)
+    wrong(law, WithoutMinus(), draws=5000)
+
+
+def test_implicit_leaves_to_numpyro_what_it_differentiates():
+    right("gamma", implicit(), ("single",))
+
+
+def test_implicit_general_mixture_agrees_with_the_same_family():
+    def at(parts):
+        def value(t, x):
+            q = parts(dist.Categorical(logits=t), t)
+            density = lambda x: jnp.exp(q.log_prob(x))
+            return moved(x, q.cdf, density)
+
+        return compiled(jax.jacobian(value))(THETA, jnp.array(0.7))
+
+    same = at(lambda which, t: dist.MixtureSameFamily(which, dist.Normal(t, 1.0)))
+    general = at(lambda which, t: dist.MixtureGeneral(which, [dist.Normal(m, 1.0) for m in t]))
+    np.testing.assert_allclose(same, general, rtol=1e-4)
+    implicit().check(dist.MixtureGeneral(dist.Categorical(jnp.ones(1)), [dist.Normal(0.0, 1.0)]))
+
+
+def test_implicit_has_second_derivatives():
+    """Those of the quantile function, of which two Newton steps give up to the third."""
+
+    def value(t, key):
+        q = dist.MixtureSameFamily(
+            dist.Categorical(logits=jnp.stack([t, 0.0 * t])), dist.Normal(jnp.array([-1.0, 1.0]), 1)
+        )
+        return implicit().draw(q, key).value ** 2
+
+    t = jnp.array(0.3)
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    second = compiled(jax.vmap(lambda k: jax.grad(jax.grad(lambda t: value(t, k) * t))(t)))(keys)
+    # E x² = 2 whatever the weights, so that of t E x² the second derivative is 0.
+    assert abs(second.mean()) < SIGMA * second.std() / DRAWS**0.5
+
+
+def test_implicit_refuses():
+    with pytest.raises(RitzError, match=r"Implicit cannot estimate Poisson: .* use score\(\)"):
+        implicit().check(dist.Poisson(2.0))
+    both = dist.MixtureSameFamily(
+        dist.Categorical(probs=jnp.ones(2) / 2),
+        dist.MultivariateNormal(jnp.zeros((2, 3)), jnp.eye(3)),
+    )
+    with pytest.raises(RitzError, match=r"an element is not one number; use score\(\)"):
+        implicit().check(both)
+
+
+# -- rejection samplers ---------------------------------------------------------------------------
+
+
+class WithoutCorrection(Rejection):
+    """Wrong: the noise is treated as if its distribution had no parameters."""
+
+    def combine(self, f, notes):
+        return f
+
+
+@pytest.mark.parametrize("law", ["gamma", "beta"])
+def test_rejection(law):
+    right(law, rejection(2), ALL if law == "gamma" else ("single",))
+
+
+class WithoutJacobian(Rejection):
+    """Wrong: the density of the accepted noise is that of the gamma draw it makes."""
+
+    def draw(self, q, key):
+        draw = super().draw(q, key)
+        return draw._replace(notes={"log_pi": q.log_prob(draw.value)})
+
+
+def test_rejection_with_terms_missing():
+    """The mean of the logarithm of a gamma draw; nothing is augmented, where it shows most."""
+
+    def z(how):
+        program = lambda a: jnp.log(sample(dist.Gamma(a, 1.0), how))
+        keys = jax.random.split(jax.random.key(0), DRAWS)
+        grads = compiled(jax.vmap(lambda k: expectation(program).grad(k, 1.0)))(keys)
+        grads = np.asarray(grads, np.float64)
+        return abs(grads.mean() - jnp.pi**2 / 6) * DRAWS**0.5 / grads.std()
+
+    assert z(rejection(0)) < SIGMA
+    assert z(WithoutCorrection(0)) > SIGMA
+    assert z(WithoutJacobian(0)) > SIGMA
+
+
+def test_rejection_of_dirichlet():
+    a = jnp.array([0.4, 1.0, 2.5])
+
+    def program(a):
+        x = sample(dist.Dirichlet(a), rejection())
+        return x[0] * x[1] + x[2] ** 2
+
+    def wanted(a):
+        total = a.sum() * (a.sum() + 1)
+        return (a[0] * a[1] + a[2] * (a[2] + 1)) / total
+
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    both = lambda k: jnp.append(*expectation(program).value_and_grad(k, a))
+    found = np.asarray(compiled(jax.vmap(both))(keys), np.float64)
+    truth = np.append(*jax.value_and_grad(wanted)(a))
+    assert (np.abs(found.mean(0) - truth) < SIGMA * found.std(0) / DRAWS**0.5).all()
+
+
+def test_augmentation_lowers_the_correction():
+    def slope(b):
+        keys = jax.random.split(jax.random.key(0), 2000)
+        log_pi = lambda a, k: rejection(b).draw(dist.Gamma(a, 1.0), k).notes["log_pi"]
+        return float(compiled(jax.vmap(lambda k: jax.grad(log_pi)(0.7, k)))(keys).std())
+
+    assert slope(10) < 0.2 * slope(1)
+
+
+def test_rejection_refuses():
+    with pytest.raises(RitzError, match=r"Rejection cannot .* use pathwise\(\)"):
+        rejection().check(dist.Normal(0.0, 1.0))
+    with pytest.raises(RitzError, match="shape_augmentation=-1 arrived, expected a whole number"):
+        rejection(-1)

@@ -4,15 +4,12 @@ from ritz.estimator import law
 from ritz.estimator._base import AbstractEstimator, Draw, detached, stop
 from ritz.estimator._default import default
 from ritz.estimator._enumerate import Enumerate, enumerate_support
+from ritz.estimator._implicit import Implicit, implicit
 from ritz.estimator._measure_valued import MeasureValued, measure_valued
 from ritz.estimator._pathwise import Pathwise, StickingTheLanding, pathwise, sticking_the_landing
 from ritz.estimator._rebar import Rebar, Relax, rebar, relax
-from ritz.estimator._relaxed import (
-    GumbelSoftmax,
-    StraightThrough,
-    gumbel_softmax,
-    straight_through,
-)
+from ritz.estimator._rejection import Rejection, rejection
+from ritz.estimator._relaxed import GumbelSoftmax, StraightThrough, gumbel_softmax, straight_through
 from ritz.estimator._score import LeaveOneOut, Score, running_mean, score
 
 __all__ = [
@@ -20,10 +17,12 @@ __all__ = [
     "Draw",
     "Enumerate",
     "GumbelSoftmax",
+    "Implicit",
     "LeaveOneOut",
     "MeasureValued",
     "Pathwise",
     "Rebar",
+    "Rejection",
     "Relax",
     "Score",
     "StickingTheLanding",
@@ -32,10 +31,12 @@ __all__ = [
     "detached",
     "enumerate_support",
     "gumbel_softmax",
+    "implicit",
     "law",
     "measure_valued",
     "pathwise",
     "rebar",
+    "rejection",
     "relax",
     "running_mean",
     "score",
