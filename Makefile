@@ -32,8 +32,9 @@ format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## measure the time to a first fit
+bench: $(STAMP) ## measure fits and estimators against peers
 	$(BIN)/python bench/first_fit.py
+	$(BIN)/python bench/estimators.py
 
 clean: ## remove caches, builds and the demo's fit; .venv stays
 	rm -rf demo-fit dist build .pytest_cache .ruff_cache .import_linter_cache

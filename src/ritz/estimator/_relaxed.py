@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
@@ -80,7 +81,7 @@ def hard(binary: bool, z: Array) -> Array:
 def positive(temperature: Any) -> Array:
     """A temperature as an array, so that a new one compiles nothing."""
     array = jnp.asarray(temperature, float)
-    if array.shape != () or (not isinstance(array, jax.core.Tracer) and not array > 0):
+    if array.shape != () or (not isinstance(array, Tracer) and not array > 0):
         raise RitzError(f"temperature={temperature!r} arrived, expected a positive number")
     return array
 
