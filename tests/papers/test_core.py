@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ritz.papers.core import amortized_optimization as amortised
 from ritz.papers.core import bbvi_variance_bounds as bbvi
 from ritz.papers.core import fast_matrix_sqrt as paper
 from ritz.papers.core import vector_control_variates as vvcv
@@ -73,7 +74,7 @@ def test_gradients_are_those_of_the_negative_elbo(cholesky):
         found = bbvi.squared_gradients(target.joint, target.data, point, noise)
         np.testing.assert_allclose(sum((g**2).sum(1) for g in each), found, rtol=1e-10)
     mean = sum(float((np.asarray(g).mean(0) ** 2).sum()) for g in each)
-    assert target.known(point).gradient == pytest.approx(mean, rel=0.1)
+    assert bbvi._known(target, point).gradient == pytest.approx(mean, rel=0.1)
 
 
 @pytest.mark.parametrize("d", [1, 4, 64])
@@ -90,6 +91,34 @@ def test_objective_at_its_optimum():
     chol = np.linalg.cholesky(np.linalg.inv(target.precision))
     sd = np.diag(np.diag(target.precision) ** -0.5)
     for cholesky, factor in ((True, chol), (False, sd)):
-        at = target.known(bbvi.Point(target.mode, factor, np.ones(5), cholesky))
+        at = bbvi._known(target, bbvi.Point(target.mode, factor, np.ones(5), cholesky))
         assert at.objective == pytest.approx(target.optimum(cholesky), rel=1e-10)
         assert at.gradient == pytest.approx(0.0, abs=1e-10)
+
+
+def test_equal_centres_make_a_squared_distance():
+    x, y = jnp.array([0.6, 0.8, 0.0]), jnp.array([0.0, 1.0, 0.0])
+    found = amortised.value(x, (jnp.tile(y, (4, 1)), jnp.full(4, 0.3)))
+    exact = 0.5 * np.arccos(0.8) ** 2 + 0.3 - amortised.SOFTNESS * np.log(4.0)
+    assert float(found) == pytest.approx(float(exact), rel=1e-5)
+
+
+def test_predictions_turn_with_the_sphere():
+    turn = jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0], "float32")
+    centres, offsets = amortised.functions(jax.random.key(1), None)
+    for unrolled in (0, 2):
+        model = amortised.Model(jax.random.key(0), unrolled)
+        here, there = (centres, offsets), (centres @ turn.T, offsets)
+        found = model(here, here)
+        np.testing.assert_allclose(model(there, there), turn @ found, atol=1e-5)
+        assert float(jnp.linalg.norm(found)) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_descents_end_at_the_least_value():
+    context = amortised.functions(jax.random.key(2), None)
+    starts = amortised._uniform(jax.random.key(3), (64,))
+    end = amortised._descent(context, starts, 300)[0]
+    grid = amortised._uniform(jax.random.key(4), (20_000,))
+    values = jax.vmap(lambda x: amortised.value(x, context))(grid)
+    least = float(amortised.value(end, context))
+    assert float(values.min()) - 1e-3 < least <= float(values.min()) + 1e-6

@@ -191,9 +191,8 @@ def plot(result: Result) -> Any:
         for ax, (name, errors) in zip(axes, result.curves.items(), strict=True):
             sizes = [np.abs(errors[method]).ravel() for method in METHODS]
             ax.boxplot(sizes, tick_labels=METHODS, whis=(5.0, 95.0), showfliers=False)
-            ax.set(title=name)
+            ax.set(title=name, ylim=(0.0, 2.1))
         axes[0].set(ylabel="error over Monte Carlo's\nroot mean square")
-        _ = [ax.set(ylim=(0.0, 2.1)) for ax in axes]
     return figure
 
 
@@ -294,7 +293,6 @@ def _likeliest(x: Any, at: Any, z: Any) -> tuple[Any, Any]:
         halves = (m - 1) * jnp.log(rest) + jnp.log(ones @ ones)
         return -0.5 * halves - jnp.log(jnp.diag(factor)).sum()
 
-    tasks = lambda pair: jax.vmap(lambda x, at, z: one(x, at, z, pair))
-    total = lambda pair: jax.vmap(lambda x, at, z: tasks(pair)(x, at, z).sum())(x, at, z)
-    each = jax.lax.map(total, pairs)
+    tasks = lambda pair: jax.vmap(jax.vmap(lambda x, at, z: one(x, at, z, pair)))(x, at, z)
+    each = jax.lax.map(lambda pair: tasks(pair).sum(1), pairs)
     return tuple(pairs[each.argmax(0)].T)
