@@ -251,10 +251,10 @@ def plot(result: Result) -> Any:
         axes[1].set(title="test likelihood", ylabel="negative log-likelihood (nats)", ylim=(0, 1))
         axes[1].legend(loc="upper left")
         held = curves["held out"].reshape(len(LENGTH_SCALES), -1).T
-        area = axes[2].pcolormesh(LENGTH_SCALES, PRIOR_VARIANCES, held, cmap="Greys", vmax=2.5)
+        area = axes[2].pcolormesh(LENGTH_SCALES, PRIOR_VARIANCES, held, cmap="Blues", vmax=2.5)
         figure.colorbar(area, ax=axes[2], label="nats, mean over seeds")
         for mark, colour, (name, at) in zip(
-            "o^", ("#E69F00", "#0072B2"), curves["learnt"].items(), strict=True
+            "o^", ("#000000", "#E69F00"), curves["learnt"].items(), strict=True
         ):
             axes[2].plot(*at, mark, color=colour, label=names[name])
         axes[2].set(xscale="log", yscale="log", xlabel="length scale", ylabel="prior variance")
