@@ -3,9 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
-from ritz.papers.information import group_divergence, irm_v2, loci, smile_mi
+from ritz.papers.information import (
+    group_divergence,
+    irm_v2,
+    loci,
+    smile_mi,
+    vib_half_bayes,
+)
 
 
 def test_the_penalty_is_the_suboptimality_of_the_shared_head():
@@ -92,3 +99,18 @@ def test_smile_clips_unpaired_scores_only():
 def test_the_affine_flow_knows_gaussians():
     found = smile_mi.affine_flow(4.0, (0,), 200)
     assert found.mean() == pytest.approx(4.0, abs=0.1)
+
+
+def test_the_charge_is_a_divergence_of_normals():
+    mean, log_sd = jnp.asarray([[0.3, -1.0]]), jnp.asarray([[-0.5, 0.2]])
+    q = dist.Normal(mean, jnp.exp(log_sd))
+    exact = dist.kl_divergence(q, dist.Normal(0.0, 1.0)).sum(-1)
+    np.testing.assert_allclose(vib_half_bayes.charge(mean, log_sd), exact, rtol=1e-5)
+    np.testing.assert_allclose(vib_half_bayes.charge(0.0 * mean, 0.0 * mean), 0.0, atol=1e-7)
+
+
+def test_expected_likelihood_over_labels_is_least_at_the_truth():
+    p = np.array([[0.2, 0.7]])
+    entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()
+    assert vib_half_bayes._nll(p, p) == pytest.approx(entropy)
+    assert vib_half_bayes._nll(p, p + 0.1) > entropy
