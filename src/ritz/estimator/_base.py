@@ -52,6 +52,14 @@ class AbstractEstimator(eqx.Module):
     fixed: ClassVar[bool] = False
     detaches: ClassVar[bool] = False
 
+    @property
+    def ratio(self) -> bool:
+        """Whether `combine` is f plus f times `detached` of its only note.
+
+        Then many choices are credited at once, with the sum of their notes.
+        """
+        return False
+
     def check(self, q: Any) -> None:
         """Raise a RitzError, which names an estimator that serves, if this one cannot serve q."""
 

@@ -19,6 +19,11 @@ class Score(AbstractEstimator):
 
     baseline: Any = None
 
+    @property
+    def ratio(self) -> bool:
+        """Whether there is no baseline, so that the likelihood ratio is all."""
+        return self.baseline is None
+
     def check(self, q: Any) -> None:
         _needs_log_prob(self, q)
 

@@ -21,7 +21,7 @@ from ritz.program._choose import choose
 from ritz.program._graph import Constant, Graph, Op, Var, graph, op_samples
 from ritz.program._loop import repeat
 from ritz.program._site import sample_p
-from ritz.program._value import Record, Value, lifted, settled
+from ritz.program._value import Records, Value, lifted, settled
 
 
 class Expectation(eqx.Module):
@@ -43,7 +43,7 @@ class Expectation(eqx.Module):
         closed = jax.make_jaxpr(lambda arrays: self._scalar(eqx.combine(arrays, static)))(arrays)
         flow = graph(closed)
         inputs = [Value(jnp.asarray(x)) for x in jax.tree.leaves(arrays)]
-        return run(flow, inputs, key, {}, [True], self.instead)[0].array
+        return run(flow, inputs, key, Records(), [True], self.instead)[0].array
 
     def _scalar(self, args: Any) -> Array:
         out = self.program(*args)
@@ -115,7 +115,7 @@ def run(
     flow: Graph,
     inputs: list[Value],
     key: Any,
-    records: dict[int, Record],
+    records: Records,
     settle: list[bool],
     instead: AbstractEstimator | None = None,
 ) -> list[Value]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ritz._errors import RitzError
 from ritz.estimator import score
-from ritz.program._value import Record, Value, lifted
+from ritz.program._value import Record, Records, Value, lifted
 
 
 def repeat(
@@ -53,7 +53,7 @@ def repeat(
             carry, log_q = state
             key, xs = row
             before = Record(score(), {"log_q": log_q}, ())
-            records = {past: before}
+            records = Records({past: before})
             inputs = [Value(x) for x in fixed]
             for x, is_sum in zip(carry, sums, strict=True):
                 inputs.append(Value(x) if is_sum else Value(x, (), {past: ()}))

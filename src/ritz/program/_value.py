@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ritz.estimator import detached
 from ritz.program._align import Deps
 
 
@@ -53,15 +54,37 @@ class Record(NamedTuple):
     stacked: tuple[int, ...]
 
 
-def settled(value: Value, records: dict[int, Record]) -> Any:
+class Records(dict[int, Record]):
+    """The choices that have been made, by number, and sums of their log densities."""
+
+    def __init__(self, known: dict[int, Record] | None = None) -> None:
+        super().__init__(known or {})
+        self.sums: dict[tuple[int, ...], Any] = {(): 0.0}
+
+    def total(self, sites: tuple[int, ...]) -> Any:
+        """The sum over choices; a program's terms mostly depend on one choice more each."""
+        known = next(n for n in range(len(sites), -1, -1) if sites[:n] in self.sums)
+        for n in range(known, len(sites)):
+            (note,) = self[sites[n]].notes.values()
+            self.sums[sites[: n + 1]] = self.sums[sites[:n]] + note.sum()
+        return self.sums[sites]
+
+
+def settled(value: Value, records: Records) -> Any:
     """The mean of a value over the choices it depends on, later ones first.
 
-    Its number estimates the mean, and its derivative the derivative of the mean.
+    Its number estimates the mean, and its derivative the derivative of the mean. Likelihood
+    ratios that are the same for all of the value come last, as one factor.
     """
     array, stacked = value.array, value.stacked
+    whole = []
     for site in sorted(value.deps, reverse=True):
         record = records[site]
         if not record.estimator.combines:
+            continue
+        apart = any(axis is not None for axis in value.deps[site])
+        if record.estimator.ratio and not record.stacked and not apart:
+            whole.append(site)
             continue
         own = record.estimator.stacked
         union = tuple(sorted({*stacked, *record.stacked, *((site,) if own else ())}))
@@ -78,6 +101,8 @@ def settled(value: Value, records: dict[int, Record]) -> Any:
         front = lambda x, place=place: jnp.moveaxis(x, place, 0)
         array = record.estimator.combine(front(f), {k: front(n) for k, n in notes.items()})
         stacked = tuple(s for s in union if s != site)
+    if whole:
+        array = array + array * detached(records.total(tuple(sorted(whole))))
     return array
 
 
