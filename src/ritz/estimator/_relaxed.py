@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
@@ -65,7 +66,7 @@ def noisy(binary: bool, logits: Array, key: Key[Array, ""]) -> Array:
     return logits + jax.random.gumbel(key, logits.shape, logits.dtype)
 
 
-def relaxed(binary: bool, z: Array, temperature: Array) -> Array:
+def relaxed(binary: bool, z: Array, temperature: Any) -> Array:
     """Noisy logits as a number in [0, 1], or a vector on the simplex."""
     return jax.nn.sigmoid(z / temperature) if binary else jax.nn.softmax(z / temperature)
 
@@ -80,7 +81,7 @@ def hard(binary: bool, z: Array) -> Array:
 def positive(temperature: Any) -> Array:
     """A temperature as an array, so that a new one compiles nothing."""
     array = jnp.asarray(temperature, float)
-    if array.shape != () or (not isinstance(array, jax.core.Tracer) and not array > 0):
+    if array.shape != () or (not isinstance(array, Tracer) and not array > 0):
         raise RitzError(f"temperature={temperature!r} arrived, expected a positive number")
     return array
 
