@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
@@ -44,8 +45,9 @@ class GaussHermite(Quadrature):
             (weights / weights.sum()).reshape(noise.shape[:1] + (1,) * len(shape)), noise.shape
         )
         dtype = law.value(q).dtype
-        values = jnp.stack([push(z) for z in jnp.asarray(noise, dtype)])
-        return Draw(values, {"weight": jnp.asarray(weight, dtype)})
+        return Draw(
+            jax.vmap(push)(jnp.asarray(noise, dtype)), {"weight": jnp.asarray(weight, dtype)}
+        )
 
 
 class Unscented(Quadrature):
@@ -63,7 +65,7 @@ class Unscented(Quadrature):
         dtype = law.value(q).dtype
         axes = jnp.sqrt(d) * jnp.eye(d, dtype=dtype)
         noise = jnp.concatenate([axes, -axes]).reshape(2 * d, *(1,) * len(batch), *event)
-        values = jnp.stack([push(jnp.broadcast_to(z, shape)) for z in noise])
+        values = jax.vmap(push)(jnp.broadcast_to(noise, (2 * d, *shape)))
         return Draw(values, {"weight": jnp.full((2 * d, *batch), 1 / (2 * d), dtype)})
 
 
