@@ -5,6 +5,7 @@ the program mixes. The exact answer is a sum over a grid or over the support of 
 """
 
 import functools
+import itertools
 
 import equinox as eqx
 import jax
@@ -29,6 +30,7 @@ from ritz.estimator import (
     Unscented,
     antithetic,
     doubly_reparameterised,
+    enumerate_support,
     gauss_hermite,
     gumbel_softmax,
     implicit,
@@ -791,3 +793,25 @@ def test_doubly_reparameterised_refuses():
         doubly_reparameterised(iwae, posterior(0.0), dist.Poisson(1.0), keys)
     with pytest.raises(RitzError, match=r"log_p returned shape \(2,\), expected one number"):
         doubly_reparameterised(iwae, lambda x: x * jnp.ones(2), dist.Normal(0.0, 1.0), keys)
+
+
+def test_an_axis_of_categories_is_no_plate():
+    """Three choices among three, whose logits vary along the categories with another plate."""
+    table = jnp.arange(9.0).reshape(3, 3) / 5
+
+    def f(t):
+        z = sample(dist.Bernoulli(logits=t), enumerate_support())
+        return (sample(dist.Categorical(logits=z * table)) * SIGNS).sum()
+
+    def wanted(t):
+        total = 0.0
+        for z in itertools.product([0.0, 1.0], repeat=3):
+            mass = jnp.exp(dist.Bernoulli(logits=t).log_prob(jnp.array(z)).sum())
+            mean = jax.nn.softmax(jnp.array(z) * table) @ jnp.arange(3.0)
+            total += mass * (mean * SIGNS).sum()
+        return total
+
+    t = jnp.array([0.3, -0.5, 0.2])
+    got = compiled(expectation(f).value_and_grad)(jax.random.key(0), t)
+    truth = compiled(jax.value_and_grad(wanted))(t)
+    np.testing.assert_allclose(jnp.append(*got), jnp.append(*truth), rtol=1e-4, atol=1e-5)
