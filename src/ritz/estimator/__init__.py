@@ -2,11 +2,15 @@
 
 from ritz.estimator import law
 from ritz.estimator._base import AbstractEstimator, Draw, detached, stop
+from ritz.estimator._control_variates import KernelControlVariates, kernel_control_variates
 from ritz.estimator._default import default
+from ritz.estimator._doubly import doubly_reparameterised
 from ritz.estimator._enumerate import Enumerate, enumerate_support
 from ritz.estimator._implicit import Implicit, implicit
 from ritz.estimator._measure_valued import MeasureValued, measure_valued
 from ritz.estimator._pathwise import Pathwise, StickingTheLanding, pathwise, sticking_the_landing
+from ritz.estimator._quadrature import GaussHermite, Unscented, gauss_hermite, unscented
+from ritz.estimator._quasi import Antithetic, QuasiMonteCarlo, antithetic, quasi_monte_carlo
 from ritz.estimator._rebar import Rebar, Relax, rebar, relax
 from ritz.estimator._rejection import Rejection, rejection
 from ritz.estimator._relaxed import GumbelSoftmax, StraightThrough, gumbel_softmax, straight_through
@@ -14,27 +18,37 @@ from ritz.estimator._score import LeaveOneOut, Score, running_mean, score
 
 __all__ = [
     "AbstractEstimator",
+    "Antithetic",
     "Draw",
     "Enumerate",
+    "GaussHermite",
     "GumbelSoftmax",
     "Implicit",
+    "KernelControlVariates",
     "LeaveOneOut",
     "MeasureValued",
     "Pathwise",
+    "QuasiMonteCarlo",
     "Rebar",
     "Rejection",
     "Relax",
     "Score",
     "StickingTheLanding",
     "StraightThrough",
+    "Unscented",
+    "antithetic",
     "default",
     "detached",
+    "doubly_reparameterised",
     "enumerate_support",
+    "gauss_hermite",
     "gumbel_softmax",
     "implicit",
+    "kernel_control_variates",
     "law",
     "measure_valued",
     "pathwise",
+    "quasi_monte_carlo",
     "rebar",
     "rejection",
     "relax",
@@ -43,4 +57,5 @@ __all__ = [
     "sticking_the_landing",
     "stop",
     "straight_through",
+    "unscented",
 ]

@@ -66,7 +66,7 @@ def noisy(binary: bool, logits: Array, key: Key[Array, ""]) -> Array:
     return logits + jax.random.gumbel(key, logits.shape, logits.dtype)
 
 
-def relaxed(binary: bool, z: Array, temperature: Array) -> Array:
+def relaxed(binary: bool, z: Array, temperature: Any) -> Array:
     """Noisy logits as a number in [0, 1], or a vector on the simplex."""
     return jax.nn.sigmoid(z / temperature) if binary else jax.nn.softmax(z / temperature)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Key
+from numpyro.distributions.distribution import ExpandedDistribution
 
 from ritz._errors import RitzError
 from ritz.family import AbstractFamily
@@ -31,6 +32,20 @@ def event_shape(q: Any) -> tuple[int, ...]:
     if is_numpyro(q):
         return tuple(q.event_shape)
     return value(q).shape
+
+
+def own_axes(q: Any) -> int | None:
+    """How many last axes of every parameter are an element's own, if an element is one number.
+
+    0 for a Normal, 1 for a Categorical, whose logits have an axis of categories; None where it is
+    not known, or where an element is an array.
+    """
+    if not is_numpyro(q) or q.event_shape:
+        return None
+    while isinstance(q, ExpandedDistribution):
+        q = q.base_dist
+    axes = {getattr(c, "event_dim", None) for c in q.arg_constraints.values()}
+    return axes.pop() if len(axes) == 1 else None
 
 
 def value(q: Any) -> Any:

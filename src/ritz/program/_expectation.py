@@ -194,8 +194,9 @@ def _of_choice(op: Op, given: list[Deps], site: int) -> Deps:
     for i, deps in enumerate(given):
         levels = [level for level in range(outer) if mapped[level][i]]
         axes = dict(enumerate(levels))
-        if what.scalar:  # parameters broadcast against the batch from the right
-            own = op.inputs[i].aval.shape[len(levels) :]
+        if what.own is not None:  # parameters broadcast against the batch from the right
+            shape = op.inputs[i].aval.shape[len(levels) :]
+            own = shape[: max(len(shape) - what.own, 0)]
             skip = plates - len(own)
             for a, size in enumerate(own):
                 if skip + a >= 0 and size == what.plates[skip + a]:

@@ -23,6 +23,7 @@ class Site:
         name: for messages.
         estimator: how it is estimated, without its arrays.
         plates: the axes of a draw whose elements are independent given the parameters.
+        own: how many last axes of each parameter belong to an element, or None.
     """
 
     def __init__(self, name: str | None, q: Any, estimator: AbstractEstimator) -> None:
@@ -33,7 +34,7 @@ class Site:
         self.leaves = leaves
         self.estimator = estimator
         self.plates = law.batch_shape(q)
-        self.scalar = law.event_shape(q) == ()
+        self.own = law.own_axes(q)
         self.aval = estimator.value(q)
 
     def rebuild(self, leaves: Any) -> tuple[Any, AbstractEstimator]:
