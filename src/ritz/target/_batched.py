@@ -134,7 +134,7 @@ def _depending(
     model: Callable[..., Any], batches: Any, found: Structure, declared: frozenset[str]
 ) -> list[str]:
     """The terms of the log density that the arrays of a batch can change."""
-    target = assemble(model, found, ((), {}), declared=declared)
+    target = assemble(model, found, ((), {}), declared=declared, planned=False)
     batch = batches.abstract(batches.size)
     is_array = lambda v: isinstance(v, jax.ShapeDtypeStruct)
     arrays, static = eqx.partition(batch, is_array)

@@ -246,6 +246,8 @@ def noted(value_of: Callable[[Any, Plates], Any]) -> Callable[[Any, Plates], Any
 
     def and_note(msg: Any, plates: Plates) -> Any:
         value = value_of(msg, plates)
+        if needs_sum(msg["fn"]):
+            return value
         if value is not None:
             transform = biject_to(msg["fn"].support)
             free = transform.inv(value)
@@ -277,6 +279,11 @@ def is_identity(transform: Any) -> bool:
 def is_factor(fn: Any) -> bool:
     """Whether a sample site's distribution is that of a `numpyro.factor`."""
     return isinstance(unwrapped(fn), dist.Unit)
+
+
+def needs_sum(fn: Any) -> bool:
+    """Whether a latent site's distribution is over a discrete set."""
+    return getattr(fn.support, "is_discrete", False)
 
 
 def unwrapped(fn: Any) -> Any:

@@ -1,5 +1,6 @@
-"""Targets from NumPyro models: any model whose latent sites are continuous."""
+"""Targets from NumPyro models; discrete latent sites are summed out."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,10 +13,11 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
 from ritz.target import _effects as effects
-from ritz.target import _terms
+from ritz.target import _factors, _terms
 from ritz.target._base import FREE, AbstractTarget, Quantity, Site, check_values, float_dtype
 from ritz.target._failure import NeedsValues, explain, label
 from ritz.target._held import EVERYTHING, INTEGERS, NOTHING, hold, release
+from ritz.target._plan import Indices, Plan, plan
 from ritz.target._prior import strategies
 from ritz.target._start import search
 from ritz.target._structure import Structure, structure
@@ -37,6 +39,8 @@ class NumPyroTarget(AbstractTarget):
     # Plates of all rows that say how many of them a batch has.
     declared: frozenset[str] = eqx.field(static=True)
     holds_all: bool = eqx.field(static=True)
+    # How discrete latent sites are summed out, where there are any.
+    plan: Plan | None = eqx.field(static=True, default=None)
 
     @property
     def has_full_density(self) -> bool:
@@ -54,6 +58,7 @@ class NumPyroTarget(AbstractTarget):
         kwargs: Any = None,
         *,
         scaled: bool = True,
+        indices: Indices | None = None,
     ) -> tuple[effects.Trace, effects.Plates]:
         """The model's trace at an unconstrained vector, and its plates.
 
@@ -63,16 +68,18 @@ class NumPyroTarget(AbstractTarget):
             args: positional arguments in place of the target's own.
             kwargs: keyword arguments in place of the target's own.
             scaled: whether to scale the sites in plates over a batch's rows.
+            indices: which of their values discrete sites have; the first by default.
         """
         if args is None:
             args, kwargs = self.args, self.kwargs
         args, kwargs = release((args, kwargs))
+        value_of = effects.at({site.name: site for site in self.sites}, x)
         return effects.run(
             self.model,
             args,
             kwargs,
             jax.random.key(0) if key is None else key,
-            effects.at({site.name: site for site in self.sites}, x),
+            value_of if self.plan is None else self.plan.value_of(indices or {}, value_of),
             whole=key is None,
             keep=self.declared,
             totals=dict(self.totals) if scaled else None,
@@ -86,9 +93,28 @@ class NumPyroTarget(AbstractTarget):
     def terms(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
     ) -> dict[str, Float[Array, ""]]:
+        if self.plan is not None:
+            left = self.plan.sum_out(lambda i: self.factors(x, i, key, batch)[1])
+            return {", ".join(f.names): _factors.over_plates(f, ()).value for f in left}
         if batch is None:
             return _terms.terms(*self.run(x, key, scaled=not self.holds_all))
         return _terms.terms(*self.run(x, key, *split_batch(batch)))
+
+    def factors(
+        self, x: Array, indices: Indices, key: Any = None, batch: Any = None
+    ) -> tuple[effects.Trace, list[_factors.Factor]]:
+        """The model's trace and its log factors, where discrete sites have given values.
+
+        Args:
+            x: unconstrained vector.
+            indices: which of its values each discrete site has.
+            key: as for `log_density`.
+            batch: as for `log_density`.
+        """
+        scaled = batch is not None or not self.holds_all
+        args, kwargs = (None, None) if batch is None else split_batch(batch)
+        traced, plates = self.run(x, key, args, kwargs, scaled=scaled, indices=indices)
+        return traced, _factors.read(traced, plates, dict(self.totals) if scaled else {})
 
     def constrain(self, x: Float[Array, " d"]) -> dict[str, Array]:
         traced, _ = self.run(x)
@@ -105,9 +131,14 @@ class NumPyroTarget(AbstractTarget):
         return jnp.asarray(sum(parts, start=0.0), float_dtype())
 
     def log_likelihood(self, x: Float[Array, " d"]) -> dict[str, Array]:
-        """Log density of each observation, unscaled, by observed site."""
+        """Log density of each observation, unscaled, by observed site.
+
+        Where it depends on discrete sites in the same plates alone, these are summed out;
+        observations that share a discrete site have no log density each, and are left out.
+        """
         traced, _ = self.run(x)
-        return {q.name: _terms.log_prob(traced[q.name], scaled=False) for q in self.observed}
+        out = {q.name: _terms.log_prob(traced[q.name], scaled=False) for q in self.observed}
+        return out if self.plan is None else self.plan.each(out, lambda i: self.factors(x, i)[1])
 
     def predict(
         self, x: Float[Array, " d"], key: Key[Array, ""], args: tuple[Any, ...], kwargs: dict
@@ -166,6 +197,8 @@ class NumPyroTarget(AbstractTarget):
     def _free(self, value_of: Any, key: Any, *, keyed: bool = False) -> Array:
         """The unconstrained vector of latent values."""
         args, kwargs = release((self.args, self.kwargs))
+        if self.plan is not None:
+            value_of = self.plan.value_of({}, value_of)
         traced, _ = effects.run(
             self.model,
             args,
@@ -248,15 +281,25 @@ def assemble(
     totals: tuple[tuple[str, int], ...] = (),
     declared: frozenset[str] = frozenset(),
     holds_all: bool = True,
+    planned: bool = True,
 ) -> NumPyroTarget:
     """A target from what is known of its model; the fields are those of `NumPyroTarget`.
 
+    Without `planned`, `log_density` cannot be evaluated where there are discrete latent sites.
+
     Raises:
-        RitzError: if the model has no latent site.
+        RitzError: if the model has no continuous latent site, or its discrete ones cannot be
+            summed out.
     """
+    if not found.sites and found.discrete:
+        names = ", ".join(site.name for site in found.discrete)
+        raise RitzError(
+            f"model {label(model)!r} has discrete latent sites only ({names}), which are summed "
+            "out: nothing is left to fit"
+        )
     if not found.sites:
         raise RitzError(f"model {label(model)!r} has no latent site: nothing to infer")
-    return NumPyroTarget(
+    target = NumPyroTarget(
         sites=found.sites,
         observed=found.observed,
         deterministic=found.deterministic,
@@ -267,7 +310,18 @@ def assemble(
         totals=totals,
         declared=declared,
         holds_all=holds_all,
+        plan=Plan(found.discrete) if found.discrete else None,
     )
+    return _planned(target) if planned else target
+
+
+def _planned(target: NumPyroTarget) -> NumPyroTarget:
+    """The target with its discrete sites' plan made and checked."""
+    if target.plan is None:
+        return target
+    made = plan(target, target.plan.sites)
+    shown = tuple(q for q in target.deterministic if q.name not in made.hidden)
+    return dataclasses.replace(target, plan=made, deterministic=shown)
 
 
 def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,0 +1,309 @@
+"""How the discrete sites of a model are summed out: what depends on them, and in which order."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.interpreters import partial_eval
+
+from ritz._compile import compile
+from ritz._errors import RitzError
+from ritz.target import _factors
+from ritz.target._base import float_dtype
+from ritz.target._effects import Plates
+from ritz.target._factors import Factor, Mixed
+from ritz.target._support import LIMIT, Discrete, elements
+
+Indices = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How discrete sites are summed out.
+
+    Attributes:
+        sites: the discrete sites.
+        dims: each factor that depends on any, with those that it depends on.
+        order: the order in which they are summed.
+        hidden: deterministic sites that depend on a discrete one, and so have no value.
+    """
+
+    sites: tuple[Discrete, ...]
+    dims: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    order: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line for each site, such as `z: summed, 3 values, plate of 1000`."""
+        hidden = (f"{name}: depends on a summed site, left out" for name in self.hidden)
+        return (*(site.words() for site in self.sites), *hidden)
+
+    def value_of(self, indices: Indices, others: Callable[..., Any]) -> Callable[..., Any]:
+        """Values of discrete sites at indices (zero where there is none), and of other sites."""
+        sites = {site.name: site for site in self.sites}
+
+        def value_of(msg: Any, plates: Plates) -> Any:
+            site = sites.get(msg["name"])
+            if site is None:
+                return others(msg, plates)
+            return site.values(indices.get(site.name, 0), elements(msg))
+
+        return value_of
+
+    def tables(self, run: Callable[[Indices], list[Factor]]) -> list[Factor]:
+        """Factors at every value of the discrete sites that each depends on.
+
+        The model runs as it is written, for one value of each site: `vmap` makes the tables, so
+        that nothing in it has to broadcast over axes of values.
+
+        Args:
+            run: gives the factors at indices.
+        """
+        return tables(run, self.sites, dict(self.dims))
+
+    def sum_out(
+        self, run: Callable[[Indices], list[Factor]], extra: Sequence[Factor] = ()
+    ) -> list[Factor]:
+        """The factors that remain when every discrete site is summed out.
+
+        Args:
+            run: gives the factors at indices.
+            extra: further factors.
+        """
+        return _factors.eliminate([*self.tables(run), *extra], self.sites, self.order)
+
+    def each(
+        self, log_likelihood: dict[str, Any], run: Callable[[Indices], list[Factor]]
+    ) -> dict[str, Any]:
+        """Log densities of observations, with the discrete sites that are theirs alone summed out.
+
+        Args:
+            log_likelihood: by observed site, where discrete sites have their first value.
+            run: gives the factors at indices.
+        """
+        dims, discrete = dict(self.dims), {site.name for site in self.sites}
+        out = {name: value for name, value in log_likelihood.items() if name not in dims}
+        for f in self.sum_out(run):
+            others = [name for name in f.names if name not in discrete]
+            value = log_likelihood.get(others[0]) if len(others) == 1 else None
+            if value is not None and others[0] in dims and f.value.size == value.size:
+                out[others[0]] = f.value.reshape(value.shape)
+        return {name: out[name] for name in log_likelihood if name in out}
+
+
+def tables(
+    run: Callable[[Indices], list[Factor]],
+    sites: Sequence[Discrete],
+    dims: Mapping[str, tuple[str, ...]],
+) -> list[Factor]:
+    """Factors at every value of the sites that each depends on, as `Plan.tables`."""
+    found: list[Factor] = []
+
+    def values(indices: Indices) -> dict[str, Any]:
+        found[:] = run(indices)
+        return {f.names[0]: f.value for f in found}
+
+    def over(inner: Callable[[Indices], Any], site: Discrete) -> Callable[[Indices], Any]:
+        axes = {name: 0 if site.name in dims.get(name, ()) else None for name in names}
+        at = lambda indices: lambda i: inner({**indices, site.name: i})
+        return lambda indices: jax.vmap(at(indices), out_axes=axes)(jnp.arange(site.count))
+
+    names = list(jax.eval_shape(values, {}))
+    mapped: Callable[[Indices], Any] = values
+    for site in reversed(sites):
+        mapped = over(mapped, site)
+    out = mapped({})
+    return [
+        dataclasses.replace(f, value=out[f.names[0]], dims=dims.get(f.names[0], ())) for f in found
+    ]
+
+
+def plan(target: Any, sites: tuple[Discrete, ...]) -> Plan:
+    """How a target's discrete sites are summed out.
+
+    Args:
+        target: a `NumPyroTarget` that holds data.
+        sites: its discrete sites.
+
+    Returns:
+        the plan. It has been checked: at random values of the discrete sites, each factor is
+        what its table says.
+
+    Raises:
+        RitzError: if a sum would have more than 4,096 terms, or another latent site's values
+            depend on a discrete one.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((target.args, target.kwargs))):
+        raise RitzError(
+            f"site {sites[0].name!r} is discrete; make the target of such a model outside of a "
+            "transformation of JAX"
+        )
+    for site in sites:
+        if site.in_scan:
+            raise RitzError(
+                f"site {site.name!r} is discrete and in a scan; write its steps in a plate, or sum "
+                "it out by hand"
+            )
+    while True:
+        here = Plan(sites)
+        dims, hidden = dependence(dataclasses.replace(target, plan=here))
+        try:
+            chosen = _factors.order(_shapes(target, here, dims), sites)
+            found = Plan(sites, tuple(dims.items()), tuple(chosen), hidden)
+            check(dataclasses.replace(target, plan=found))
+        except Mixed as mixed:
+            sites = joined(sites, mixed)
+        else:
+            return found
+
+
+def dependence(target: Any) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """The discrete sites that each factor depends on; deterministic sites that depend on any.
+
+    Raises:
+        RitzError: if the value of another latent site depends on a discrete one.
+    """
+    kinds: list[tuple[str, str]] = []
+
+    def look(x: Any, indices: Indices) -> list[Any]:
+        traced, factors = target.factors(x, indices)
+        parts = {("factor", f.names[0]): f.value for f in factors}
+        parts |= {("latent", s.name): traced[s.name]["value"] for s in target.sites}
+        parts |= {("value", q.name): traced[q.name]["value"] for q in target.deterministic}
+        kinds[:] = parts
+        return list(parts.values())
+
+    sites = [site.name for site in target.plan.sites]
+    x = jnp.zeros(target.dim, float_dtype())
+    jaxpr = jax.make_jaxpr(look)(x, dict.fromkeys(sites, jnp.zeros((), int))).jaxpr
+    dims, hidden, ordered = {}, [], sorted(sites)  # JAX sorts a dict by name
+    for i, (kind, name) in enumerate(kinds):
+        _, *used = partial_eval.dce_jaxpr(jaxpr, [j == i for j in range(len(kinds))])[1]
+        on = {site for site, is_used in zip(ordered, used, strict=True) if is_used}
+        if on and kind == "latent":
+            raise RitzError(
+                f"the support of site {name!r} depends on the discrete site {min(on)!r}, so that "
+                "its values cannot outlive the sum; give it bounds that do not, or pass data"
+            )
+        if on and kind == "value":
+            hidden.append(name)
+        if on and kind == "factor":
+            dims[name] = tuple(site for site in sites if site in on)
+    return dims, tuple(hidden)
+
+
+def _shapes(target: Any, here: Plan, dims: Mapping[str, tuple[str, ...]]) -> list[Factor]:
+    """The factors with their dims and plates, and no values."""
+    target, found = dataclasses.replace(target, plan=here), []
+    jax.eval_shape(lambda x: found.extend(target.factors(x, {})[1]), jnp.zeros(target.dim))
+    return [dataclasses.replace(f, value=None, dims=dims.get(f.names[0], ())) for f in found]
+
+
+def joined(sites: Sequence[Discrete], mixed: Mixed) -> tuple[Discrete, ...]:
+    """Sites of which one enumerates one more plate jointly: that with the fewest combinations.
+
+    Raises:
+        RitzError: if even that has more than 4,096.
+    """
+    options = []
+    for site in sites:
+        for plate in site.local:
+            if (site.name, plate) in mixed.choices:
+                options.append((dataclasses.replace(site, joint=site.joint | {plate}), plate))
+    best, plate = min(options, key=lambda option: option[0].count)
+    if best.count > LIMIT:
+        raise RitzError(
+            f"the density of {', '.join(map(repr, mixed.names))} mixes the elements of site "
+            f"{best.name!r} along plate {plate!r}: {best.combinations} combinations, and at most "
+            f"{LIMIT:,} are enumerated; use fewer elements, or a continuous relaxation"
+        )
+    return tuple(best if site.name == best.name else site for site in sites)
+
+
+def check(target: Any) -> None:
+    """Compare each factor with its table, at random values that differ along plates.
+
+    The tables are made with equal values along each plate. A factor that combines the values of
+    different elements, in whatever way the model's code does so, differs from its table here.
+
+    Raises:
+        Mixed: for a factor that does.
+    """
+    sites = {site.name: site for site in target.plan.sites}
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(0.0, 0.3, target.dim), float_dtype())
+    everything = [_draw(site, rng) for site in sites.values()]
+    trials = [dict(zip(sites, v, strict=True)) for v in zip(*everything, strict=True)]
+    wrong = _differ(target, x, trials)
+    for names, dims in wrong:
+        alone = [name for name in dims if sites[name].local]
+        culprits = {
+            name
+            for name in alone
+            for _, own in _differ(target, x, [{n: t[n] * (n == name) for n in t} for t in trials])
+            if name in own
+        }
+        chosen = culprits or set(alone)
+        raise Mixed({(name, plate) for name in chosen for plate in sites[name].local}, names)
+
+
+def _draw(site: Discrete, rng: Any) -> list[np.ndarray]:
+    """Indices of a site over its elements: some at random, and one element unlike the others."""
+    local = {axis for name, axis in site.plates if name in site.local}
+    n = len(site.shape)
+    shape = tuple(site.shape[a] if a in local else 1 for a in range(-n, 0))
+    one = np.zeros(shape, int)
+    one.flat[rng.integers(one.size)] = site.count - 1
+    return [*(rng.integers(0, site.count, shape) for _ in range(3)), one]
+
+
+def _differ(
+    target: Any, x: Any, trials: Sequence[Indices]
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The names and dims of factors that differ from their tables in any of some trials."""
+    about: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+    sites = {site.name: site for site in target.plan.sites}
+
+    def compare(target: Any, x: Any, trials: Any) -> list[Any]:
+        tables = target.plan.tables(lambda indices: target.factors(x, indices)[1])
+        tables = [f for f in tables if any(sites[d].local for d in f.dims)]
+        about[:] = [(f.names, f.dims) for f in tables]
+        wrong = [jnp.zeros((), bool) for _ in tables]
+        for indices in trials:
+            direct = {f.names[0]: f for f in target.factors(x, indices)[1]}
+            for i, f in enumerate(tables):
+                wrong[i] |= _unlike(direct[f.names[0]].value, _look_up(f, sites, indices))
+        return wrong
+
+    found = compile(compare, target, x, list(trials))(target, x, list(trials))
+    return [pair for pair, bad in zip(about, found, strict=True) if bad]
+
+
+def _unlike(a: Any, b: Any) -> Any:
+    tolerance = 3e3 * jnp.finfo(a.dtype).eps * (1.0 + jnp.abs(b))
+    same = (jnp.abs(a - b) <= tolerance) | (a == b) | (jnp.isnan(a) & jnp.isnan(b))
+    return ~same.all()
+
+
+def _look_up(f: Factor, sites: Mapping[str, Discrete], indices: Indices) -> Any:
+    """A table's entries at indices of each element, over the factor's plates."""
+    sizes = f.value.shape[len(f.dims) :]
+    where = []
+    for name in f.dims:
+        local = sites[name].local
+        index = jnp.asarray(indices[name]).reshape([n for n in np.shape(indices[name]) if n > 1])
+        kept = [p for p in local if _size(sites[name], p) > 1]
+        order = [kept.index(p) for p in f.plates if p in kept]
+        shape = [_size(sites[name], p) if p in kept else 1 for p in f.plates]
+        where.append(jnp.transpose(index, order).reshape(shape))
+    grid = jnp.meshgrid(*map(jnp.arange, sizes), indexing="ij", sparse=True) if sizes else []
+    return f.value[(*where, *grid)] if where or grid else f.value
+
+
+def _size(site: Discrete, plate: str) -> int:
+    return site.shape[dict(site.plates)[plate]]

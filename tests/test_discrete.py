@@ -1,0 +1,224 @@
+"""Discrete latent sites: exact marginals against every combination, and what is refused."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro import handlers
+from numpyro.infer.util import log_density
+from scipy.special import logsumexp
+
+from ritz.target import _factors, from_numpyro
+from ritz.target._factors import log_sum_exp
+
+RNG = np.random.default_rng(0)
+Y = np.concatenate([RNG.normal(-2.0, 1.0, 3), RNG.normal(2.0, 0.5, 4)])
+GRID = RNG.normal(size=(2, 3))
+X = RNG.normal(size=(9, 5))
+OUT = X[:, 0] + RNG.normal(size=9)
+COUNT = RNG.poisson(2.0, 4)
+WIDE = RNG.normal(size=(9, 50))
+
+
+def marginal(model: Any, args: Any, target: Any, x: Any) -> float:
+    """The log density summed over every combination of the discrete sites' values.
+
+    NumPyro evaluates each; nothing is shared with what is tested but the continuous values.
+    """
+    values, log_det = jax.jit(lambda x: (target.constrain(x), target.log_det(x)))(x)
+    fixed = {site.name: values[site.name] for site in target.sites}
+    traced = handlers.trace(handlers.seed(handlers.substitute(model, fixed), 0)).get_trace(*args)
+    choices = {}
+    for name, site in traced.items():
+        if site["type"] == "sample" and not site["is_observed"] and name not in fixed:
+            values, base = np.asarray(site["value"]), site["fn"]
+            while hasattr(base, "base_dist"):
+                base = base.base_dist
+            support = np.ravel(base.enumerate_support(expand=False))
+            combinations = itertools.product(support, repeat=values.size)
+            choices[name] = [np.array(c).reshape(values.shape) for c in combinations]
+    together = [np.array(v) for v in zip(*itertools.product(*choices.values()), strict=True)]
+    each = jax.jit(jax.vmap(lambda *found: _joint(model, args, fixed, choices, found)))
+    return float(logsumexp(np.array(each(*together))) + log_det)
+
+
+def _joint(model: Any, args: Any, fixed: Any, names: Any, found: Any) -> Any:
+    return log_density(model, args, {}, fixed | dict(zip(names, found, strict=True)))[0]
+
+
+def point(target: Any) -> Any:
+    return jnp.asarray(np.random.default_rng(1).normal(0.0, 0.7, target.dim))
+
+
+ZOO: dict[str, tuple[Callable[..., Any], tuple[Any, ...], tuple[str, ...]]] = {}
+
+
+def zoo(*args: Any, plan: tuple[str, ...]) -> Callable[..., Any]:
+    def add(model: Any) -> Any:
+        ZOO[model.__name__] = (model, args, plan)
+        return model
+
+    return add
+
+
+@zoo(Y, plan=("z: summed, 2 values, plate of 7",))
+def mixture(y):
+    w = numpyro.sample("w", dist.Beta(2.0, 3.0))
+    loc = numpyro.sample("loc", dist.Normal(0.0, 3.0).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(y)):
+        z = numpyro.sample("z", dist.Bernoulli(w))
+        numpyro.sample("y", dist.Normal(loc[z], 1.0), obs=y)
+
+
+@zoo(
+    GRID,
+    plan=("g: summed, 2 values, plate of 3", "z: summed, 2 values, plate of 2, plate of 3"),
+)
+def nested_plates(y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0).expand([2, 2]).to_event(2))
+    with numpyro.plate("group", 3, dim=-1):
+        g = numpyro.sample("g", dist.Categorical(jnp.array([0.3, 0.7])))
+        shift = numpyro.sample("shift", dist.Normal(g - 0.5, 1.0))
+        with numpyro.plate("row", 2, dim=-2):
+            z = numpyro.sample("z", dist.Bernoulli(0.2 + 0.5 * g))
+            numpyro.sample("y", dist.Normal(m[g, z] + shift, 1.0), obs=y)
+        numpyro.factor("pull", -0.1 * g * shift)
+
+
+@zoo(Y[:3], plan=("a: summed, 2 values", "b: summed, 3 values", "z: summed, 3 values, plate of 3"))
+def dependent(y):
+    s = numpyro.sample("s", dist.HalfNormal(1.0))
+    p = jnp.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    a = numpyro.sample("a", dist.Bernoulli(0.3))
+    b = numpyro.sample("b", dist.Categorical(p[a]))
+    with numpyro.plate("rows", len(y)):
+        z = numpyro.sample("z", dist.Categorical(p[a]))
+        numpyro.sample("y", dist.Normal(z - b, s), obs=y)
+
+
+@zoo(Y, plan=("k: summed, 4 values",))
+def outside(y):
+    s = numpyro.sample("s", dist.HalfNormal(2.0))
+    k = numpyro.sample("k", dist.DiscreteUniform(-1, 2))
+    with numpyro.plate("rows", len(y)):
+        e = numpyro.sample("e", dist.Normal(k, 1.0))
+        numpyro.sample("y", dist.Normal(e, s), obs=y)
+
+
+@zoo(X, OUT, plan=("z: summed, 2 values, 5 elements jointly (32 combinations)",))
+def selection(X, y):
+    beta = numpyro.sample("beta", dist.Normal(0.0, 1.0).expand([X.shape[1]]).to_event(1))
+    with numpyro.plate("columns", X.shape[1]):
+        z = numpyro.sample("z", dist.Bernoulli(0.4))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Normal(X @ (z * beta), 1.0), obs=y)
+
+
+@zoo(X[:, :2], OUT, plan=("z: summed, 2 values, 2 elements jointly (4 combinations)",))
+def selection_as_wide_as_its_values(X, y):
+    # With values in an axis of their own, the product would have a shape that fits.
+    beta = numpyro.sample("beta", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with numpyro.plate("columns", 2):
+        z = numpyro.sample("z", dist.Bernoulli(0.4))
+    numpyro.sample("y", dist.Normal(X @ (z * beta), 1.0).to_event(1), obs=y)
+
+
+@zoo(Y[:5], plan=("z: summed, 2 values, 5 elements jointly (32 combinations)",))
+def running_total(y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    with numpyro.plate("rows", len(y)):  # the plate says independent, the sum says otherwise
+        z = numpyro.sample("z", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(m * jnp.cumsum(z), 1.0), obs=y)
+
+
+@zoo(
+    GRID,
+    plan=(
+        "r: summed, 2 values, 2 elements jointly (4 combinations)",
+        "c: summed, 2 values, plate of 3",
+    ),
+)
+def crossed(y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0).expand([2, 2]).to_event(2))
+    rows, columns = numpyro.plate("rows", 2, dim=-2), numpyro.plate("columns", 3, dim=-1)
+    with rows:
+        r = numpyro.sample("r", dist.Bernoulli(0.3))
+    with columns:
+        c = numpyro.sample("c", dist.Bernoulli(0.6))
+    with rows, columns:
+        numpyro.sample("y", dist.Normal(m[r, c], 1.0), obs=y)
+
+
+@zoo(
+    Y[:3],
+    plan=(
+        "e: summed, 2 values, 3 elements jointly (8 combinations)",
+        "u: summed, 2 values, 2 elements jointly (4 combinations)",
+    ),
+)
+def without_plates(y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    e = numpyro.sample("e", dist.Bernoulli(jnp.array([0.2, 0.5, 0.7])).to_event(1))
+    u = numpyro.sample("u", dist.Bernoulli(jnp.array([0.2, 0.5])))
+    numpyro.sample("y", dist.Normal(m + e * u.sum(), 1.0), obs=y)
+
+
+@zoo(COUNT, plan=("n: summed, 4 values, plate of 4", "z: summed, 2 values, plate of 4"))
+def counts(y):
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0))
+    rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+    with numpyro.plate("rows", len(y)):
+        n = numpyro.sample("n", dist.Binomial(3, p))
+        with handlers.mask(mask=jnp.arange(len(y)) > 1):
+            z = numpyro.sample("z", dist.Bernoulli(0.5))
+        with handlers.scale(scale=0.7):
+            numpyro.sample("y", dist.Poisson(0.1 + rate * n * (1 + z)), obs=y)
+
+
+@zoo(GRID, plan=("z: summed, 2 values, plate of 2",))
+def rows_of_vectors(y):
+    loc = numpyro.sample("loc", dist.Normal(0.0, 1.0).expand([2, 3]).to_event(2))
+    with numpyro.plate("rows", 2):
+        z = numpyro.sample("z", dist.Categorical(jnp.array([0.4, 0.6])))
+        numpyro.sample("y", dist.Normal(loc[z], 1.0).to_event(1), obs=y)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_marginals_are_exact(name):
+    model, args, plan = ZOO[name]
+    with jax.enable_x64(True):
+        target = from_numpyro(model, args)
+        assert target.plan is not None
+        assert target.plan.lines == plan
+        x = point(target)
+        expected = marginal(model, args, target, x)
+        value, grad = jax.jit(jax.value_and_grad(target.log_density))(x)
+        np.testing.assert_allclose(value, expected, rtol=0, atol=1e-10)
+        assert np.isfinite(grad).all()
+
+
+def test_a_sum_over_rows_belongs_inside_the_sum_over_values():
+    """The same comparison rejects plates that are summed after the values instead of before."""
+    model, args, _ = ZOO["outside"]
+    with jax.enable_x64(True):
+        target = from_numpyro(model, args)
+        x = point(target)
+        tables = target.plan.tables(lambda indices: target.factors(x, indices)[1])
+        wrong = 0.0
+        for f in _factors.eliminate(tables, (), ()):
+            wrong += float(log_sum_exp(f.value, 0).sum() if f.dims else f.value.sum())
+        assert abs(wrong - marginal(model, args, target, x)) > 0.1
+
+
+def test_log_sum_exp_has_a_gradient_where_all_values_are_impossible():
+    impossible = jnp.array([[-jnp.inf, -jnp.inf], [0.0, -jnp.inf]])
+    value, pull = jax.vjp(lambda v: log_sum_exp(v, 1), impossible)
+    np.testing.assert_array_equal(value, [-np.inf, 0.0])
+    np.testing.assert_array_equal(pull(jnp.ones(2))[0], [[0.0, 0.0], [1.0, 0.0]])
+    assert np.isnan(log_sum_exp(jnp.array([jnp.nan, 0.0]), 0))
