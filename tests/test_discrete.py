@@ -11,6 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
+from numpyro.contrib.control_flow import scan
 from numpyro.infer.util import log_density
 from scipy.special import logsumexp
 
@@ -209,7 +210,7 @@ def test_a_sum_over_rows_belongs_inside_the_sum_over_values():
     with jax.enable_x64(True):
         target = from_numpyro(model, args)
         x = point(target)
-        tables = target.plan.tables(lambda indices: target.factors(x, indices)[1])
+        tables = target.plan.tables(lambda indices: target.factors(x, indices).factors)
         wrong = 0.0
         for f in _factors.eliminate(tables, (), ()):
             wrong += float(log_sum_exp(f.value, 0).sum() if f.dims else f.value.sum())
@@ -222,3 +223,26 @@ def test_log_sum_exp_has_a_gradient_where_all_values_are_impossible():
     np.testing.assert_array_equal(value, [-np.inf, 0.0])
     np.testing.assert_array_equal(pull(jnp.ones(2))[0], [[0.0, 0.0], [1.0, 0.0]])
     assert np.isnan(log_sum_exp(jnp.array([jnp.nan, 0.0]), 0))
+
+
+# -- states in a scan --------------------------------------------------------------------------
+
+SERIES = np.random.default_rng(4).normal(size=6)
+PAIRS = np.random.default_rng(5).normal(size=(4, 2))
+
+
+def parameters():
+    P = numpyro.sample("P", dist.Dirichlet(jnp.ones((3, 3))).to_event(1))
+    loc = numpyro.sample("loc", dist.Normal(0.0, 2.0).expand([3]).to_event(1))
+    return P, loc
+
+
+def hidden_markov(y):
+    P, loc = parameters()
+
+    def step(z, y_t):
+        z = numpyro.sample("z", dist.Categorical(P[z]))
+        numpyro.sample("y", dist.Normal(loc[z], 1.0), obs=y_t)
+        return z, None
+
+    scan(step, 0, y)

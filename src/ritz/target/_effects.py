@@ -5,7 +5,7 @@ the sites in them until the loop is done. The handlers here follow into the bodi
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -157,6 +157,7 @@ def run(
     keep: frozenset[str] = frozenset(),
     totals: Mapping[str, int] | None = None,
     keyed: bool = False,
+    steps: Sequence[Any] = (),
 ) -> tuple[Trace, Plates]:
     """The trace of one run, and what was noted of the plates.
 
@@ -170,8 +171,10 @@ def run(
         keep: plates that are never made whole.
         totals: plates over a batch's rows, each with the rows of the whole.
         keyed: give every site a key before `value_of` sees it.
+        steps: the position in scans of which the model is a step.
     """
     plates = Plates(model, whole=whole, keep=keep)
+    plates.steps = list(steps)
     wrapped: Any = seed(plates, key) if keyed else plates
     if value_of is not None:
 

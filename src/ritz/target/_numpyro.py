@@ -17,10 +17,12 @@ from ritz.target import _factors, _terms
 from ritz.target._base import FREE, AbstractTarget, Quantity, Site, check_values, float_dtype
 from ritz.target._failure import NeedsValues, explain, label
 from ritz.target._held import EVERYTHING, INTEGERS, NOTHING, hold, release
-from ritz.target._plan import Indices, Plan, plan
+from ritz.target._joint import Joint, joint
+from ritz.target._plan import Plan, plan
 from ritz.target._prior import strategies
 from ritz.target._start import search
 from ritz.target._structure import Structure, structure
+from ritz.target._tables import Indices
 
 
 class NumPyroTarget(AbstractTarget):
@@ -58,7 +60,6 @@ class NumPyroTarget(AbstractTarget):
         kwargs: Any = None,
         *,
         scaled: bool = True,
-        indices: Indices | None = None,
     ) -> tuple[effects.Trace, effects.Plates]:
         """The model's trace at an unconstrained vector, and its plates.
 
@@ -68,7 +69,6 @@ class NumPyroTarget(AbstractTarget):
             args: positional arguments in place of the target's own.
             kwargs: keyword arguments in place of the target's own.
             scaled: whether to scale the sites in plates over a batch's rows.
-            indices: which of their values discrete sites have; the first by default.
         """
         if args is None:
             args, kwargs = self.args, self.kwargs
@@ -79,7 +79,7 @@ class NumPyroTarget(AbstractTarget):
             args,
             kwargs,
             jax.random.key(0) if key is None else key,
-            value_of if self.plan is None else self.plan.value_of(indices or {}, value_of),
+            value_of if self.plan is None else self.plan.value_of({}, value_of),
             whole=key is None,
             keep=self.declared,
             totals=dict(self.totals) if scaled else None,
@@ -94,27 +94,20 @@ class NumPyroTarget(AbstractTarget):
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
     ) -> dict[str, Float[Array, ""]]:
         if self.plan is not None:
-            left = self.plan.sum_out(lambda i: self.factors(x, i, key, batch)[1])
+            left = self.plan.sum_out(lambda i: self.factors(x, i, key, batch).factors)
             return {", ".join(f.names): _factors.over_plates(f, ()).value for f in left}
         if batch is None:
             return _terms.terms(*self.run(x, key, scaled=not self.holds_all))
         return _terms.terms(*self.run(x, key, *split_batch(batch)))
 
     def factors(
-        self, x: Array, indices: Indices, key: Any = None, batch: Any = None
-    ) -> tuple[effects.Trace, list[_factors.Factor]]:
-        """The model's trace and its log factors, where discrete sites have given values.
-
-        Args:
-            x: unconstrained vector.
-            indices: which of its values each discrete site has.
-            key: as for `log_density`.
-            batch: as for `log_density`.
-        """
+        self, x: Array, indices: Indices, key: Any = None, batch: Any = None, weights: Any = None
+    ) -> Joint:
+        """A run where discrete sites have given values; see `joint`."""
         scaled = batch is not None or not self.holds_all
-        args, kwargs = (None, None) if batch is None else split_batch(batch)
-        traced, plates = self.run(x, key, args, kwargs, scaled=scaled, indices=indices)
-        return traced, _factors.read(traced, plates, dict(self.totals) if scaled else {})
+        arguments = (self.args, self.kwargs) if batch is None else split_batch(batch)
+        totals = dict(self.totals) if scaled else None
+        return joint(self, x, indices, arguments, key=key, totals=totals, weights=weights)
 
     def constrain(self, x: Float[Array, " d"]) -> dict[str, Array]:
         traced, _ = self.run(x)
@@ -138,7 +131,9 @@ class NumPyroTarget(AbstractTarget):
         """
         traced, _ = self.run(x)
         out = {q.name: _terms.log_prob(traced[q.name], scaled=False) for q in self.observed}
-        return out if self.plan is None else self.plan.each(out, lambda i: self.factors(x, i)[1])
+        return (
+            out if self.plan is None else self.plan.each(out, lambda i: self.factors(x, i).factors)
+        )
 
     def predict(
         self, x: Float[Array, " d"], key: Key[Array, ""], args: tuple[Any, ...], kwargs: dict

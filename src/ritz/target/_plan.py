@@ -13,12 +13,12 @@ from jax.interpreters import partial_eval
 from ritz._compile import compile
 from ritz._errors import RitzError
 from ritz.target import _factors
-from ritz.target._base import float_dtype
+from ritz.target._base import float_dtype, term_name
+from ritz.target._chain import PATH
 from ritz.target._effects import Plates
 from ritz.target._factors import Factor, Mixed
 from ritz.target._support import LIMIT, Discrete, elements
-
-Indices = Mapping[str, Any]
+from ritz.target._tables import Indices, look_up, tables, unlike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,41 +86,15 @@ class Plan:
             log_likelihood: by observed site, where discrete sites have their first value.
             run: gives the factors at indices.
         """
-        dims, discrete = dict(self.dims), {site.name for site in self.sites}
-        out = {name: value for name, value in log_likelihood.items() if name not in dims}
+        discrete, out = {site.name for site in self.sites}, {}
         for f in self.sum_out(run):
             others = [name for name in f.names if name not in discrete]
             value = log_likelihood.get(others[0]) if len(others) == 1 else None
-            if value is not None and others[0] in dims and f.value.size == value.size:
+            if value is not None and f.names == (others[0],):
+                out[others[0]] = value
+            elif value is not None and f.value.size == value.size:
                 out[others[0]] = f.value.reshape(value.shape)
         return {name: out[name] for name in log_likelihood if name in out}
-
-
-def tables(
-    run: Callable[[Indices], list[Factor]],
-    sites: Sequence[Discrete],
-    dims: Mapping[str, tuple[str, ...]],
-) -> list[Factor]:
-    """Factors at every value of the sites that each depends on, as `Plan.tables`."""
-    found: list[Factor] = []
-
-    def values(indices: Indices) -> dict[str, Any]:
-        found[:] = run(indices)
-        return {f.names[0]: f.value for f in found}
-
-    def over(inner: Callable[[Indices], Any], site: Discrete) -> Callable[[Indices], Any]:
-        axes = {name: 0 if site.name in dims.get(name, ()) else None for name in names}
-        at = lambda indices: lambda i: inner({**indices, site.name: i})
-        return lambda indices: jax.vmap(at(indices), out_axes=axes)(jnp.arange(site.count))
-
-    names = list(jax.eval_shape(values, {}))
-    mapped: Callable[[Indices], Any] = values
-    for site in reversed(sites):
-        mapped = over(mapped, site)
-    out = mapped({})
-    return [
-        dataclasses.replace(f, value=out[f.names[0]], dims=dims.get(f.names[0], ())) for f in found
-    ]
 
 
 def plan(target: Any, sites: tuple[Discrete, ...]) -> Plan:
@@ -143,16 +117,10 @@ def plan(target: Any, sites: tuple[Discrete, ...]) -> Plan:
             f"site {sites[0].name!r} is discrete; make the target of such a model outside of a "
             "transformation of JAX"
         )
-    for site in sites:
-        if site.in_scan:
-            raise RitzError(
-                f"site {site.name!r} is discrete and in a scan; write its steps in a plate, or sum "
-                "it out by hand"
-            )
     while True:
         here = Plan(sites)
-        dims, hidden = dependence(dataclasses.replace(target, plan=here))
         try:
+            dims, hidden = dependence(dataclasses.replace(target, plan=here))
             chosen = _factors.order(_shapes(target, here, dims), sites)
             found = Plan(sites, tuple(dims.items()), tuple(chosen), hidden)
             check(dataclasses.replace(target, plan=found))
@@ -169,22 +137,32 @@ def dependence(target: Any) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]
         RitzError: if the value of another latent site depends on a discrete one.
     """
     kinds: list[tuple[str, str]] = []
+    hidden: list[str] = []
 
     def look(x: Any, indices: Indices) -> list[Any]:
-        traced, factors = target.factors(x, indices)
-        parts = {("factor", f.names[0]): f.value for f in factors}
-        parts |= {("latent", s.name): traced[s.name]["value"] for s in target.sites}
-        parts |= {("value", q.name): traced[q.name]["value"] for q in target.deterministic}
-        kinds[:] = parts
+        run = target.factors(x, indices)
+        parts = {("factor", f.names[0]): f.value for f in run.factors}
+        parts |= {
+            (kind, q.name): run.traced[q.name]["value"]
+            for kind, quantities in (("latent", target.sites), ("value", target.deterministic))
+            for q in quantities
+            if q.name in run.traced
+        }
+        kinds[:], hidden[:] = parts, run.hidden
         return list(parts.values())
 
     sites = [site.name for site in target.plan.sites]
-    x = jnp.zeros(target.dim, float_dtype())
-    jaxpr = jax.make_jaxpr(look)(x, dict.fromkeys(sites, jnp.zeros((), int))).jaxpr
-    dims, hidden, ordered = {}, [], sorted(sites)  # JAX sorts a dict by name
+    x, ordered = jnp.zeros(target.dim, float_dtype()), sorted([*sites, PATH])
+    jaxpr = jax.make_jaxpr(look)(x, dict.fromkeys(ordered, jnp.zeros((), int))).jaxpr
+    dims = {}
     for i, (kind, name) in enumerate(kinds):
         _, *used = partial_eval.dce_jaxpr(jaxpr, [j == i for j in range(len(kinds))])[1]
         on = {site for site, is_used in zip(ordered, used, strict=True) if is_used}
+        if PATH in on and kind != "value":
+            raise RitzError(
+                f"{term_name(name)} depends on what a scan with discrete sites returns for each "
+                "step; put what needs it into the body of the scan"
+            )
         if on and kind == "latent":
             raise RitzError(
                 f"the support of site {name!r} depends on the discrete site {min(on)!r}, so that "
@@ -200,7 +178,7 @@ def dependence(target: Any) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]
 def _shapes(target: Any, here: Plan, dims: Mapping[str, tuple[str, ...]]) -> list[Factor]:
     """The factors with their dims and plates, and no values."""
     target, found = dataclasses.replace(target, plan=here), []
-    jax.eval_shape(lambda x: found.extend(target.factors(x, {})[1]), jnp.zeros(target.dim))
+    jax.eval_shape(lambda x: found.extend(target.factors(x, {}).factors), jnp.zeros(target.dim))
     return [dataclasses.replace(f, value=None, dims=dims.get(f.names[0], ())) for f in found]
 
 
@@ -270,40 +248,17 @@ def _differ(
     sites = {site.name: site for site in target.plan.sites}
 
     def compare(target: Any, x: Any, trials: Any) -> list[Any]:
-        tables = target.plan.tables(lambda indices: target.factors(x, indices)[1])
+        tables = target.plan.tables(lambda indices: target.factors(x, indices).factors)
         tables = [f for f in tables if any(sites[d].local for d in f.dims)]
-        about[:] = [(f.names, f.dims) for f in tables]
-        wrong = [jnp.zeros((), bool) for _ in tables]
+        about[:], wrong = [], []
         for indices in trials:
-            direct = {f.names[0]: f for f in target.factors(x, indices)[1]}
-            for i, f in enumerate(tables):
-                wrong[i] |= _unlike(direct[f.names[0]].value, _look_up(f, sites, indices))
+            run = target.factors(x, indices)
+            direct = {f.names[0]: f.value for f in run.factors}
+            about.extend((f.names, f.dims) for f in tables)
+            wrong.extend(unlike(direct[f.names[0]], look_up(f, sites, indices)) for f in tables)
+            about.extend((names, dims) for names, dims, _ in run.mixed)
+            wrong.extend(bad for _, _, bad in run.mixed)
         return wrong
 
     found = compile(compare, target, x, list(trials))(target, x, list(trials))
     return [pair for pair, bad in zip(about, found, strict=True) if bad]
-
-
-def _unlike(a: Any, b: Any) -> Any:
-    tolerance = 3e3 * jnp.finfo(a.dtype).eps * (1.0 + jnp.abs(b))
-    same = (jnp.abs(a - b) <= tolerance) | (a == b) | (jnp.isnan(a) & jnp.isnan(b))
-    return ~same.all()
-
-
-def _look_up(f: Factor, sites: Mapping[str, Discrete], indices: Indices) -> Any:
-    """A table's entries at indices of each element, over the factor's plates."""
-    sizes = f.value.shape[len(f.dims) :]
-    where = []
-    for name in f.dims:
-        local = sites[name].local
-        index = jnp.asarray(indices[name]).reshape([n for n in np.shape(indices[name]) if n > 1])
-        kept = [p for p in local if _size(sites[name], p) > 1]
-        order = [kept.index(p) for p in f.plates if p in kept]
-        shape = [_size(sites[name], p) if p in kept else 1 for p in f.plates]
-        where.append(jnp.transpose(index, order).reshape(shape))
-    grid = jnp.meshgrid(*map(jnp.arange, sizes), indexing="ij", sparse=True) if sizes else []
-    return f.value[(*where, *grid)] if where or grid else f.value
-
-
-def _size(site: Discrete, plate: str) -> int:
-    return site.shape[dict(site.plates)[plate]]
