@@ -15,6 +15,7 @@ from numpyro.contrib.control_flow import scan
 from numpyro.infer.util import log_density
 from scipy.special import logsumexp
 
+from ritz._errors import RitzError
 from ritz.target import _factors, from_numpyro
 from ritz.target._factors import log_sum_exp
 
@@ -190,6 +191,136 @@ def rows_of_vectors(y):
         numpyro.sample("y", dist.Normal(loc[z], 1.0).to_event(1), obs=y)
 
 
+# -- states in a scan --------------------------------------------------------------------------
+
+SERIES = np.random.default_rng(4).normal(size=6)
+PAIRS = np.random.default_rng(5).normal(size=(3, 2))
+
+
+def parameters():
+    P = numpyro.sample("P", dist.Dirichlet(jnp.ones((3, 3))).to_event(1))
+    loc = numpyro.sample("loc", dist.Normal(0.0, 2.0).expand([3]).to_event(1))
+    return P, loc
+
+
+@zoo(SERIES, plan=("z: summed, 3 values, in a scan",))
+def hidden_markov(y):
+    P, loc = parameters()
+
+    def step(z, y_t):
+        z = numpyro.sample("z", dist.Categorical(P[z]))
+        numpyro.sample("y", dist.Normal(loc[z], 1.0), obs=y_t)
+        return z, y_t
+
+    scan(step, 0, y)
+
+
+@zoo(SERIES[:4], plan=("first: summed, 3 values", "z: summed, 3 values, in a scan"))
+def unknown_start_and_use_of_the_end(y):
+    P, loc = parameters()
+    first = numpyro.sample("first", dist.Categorical(jnp.array([0.2, 0.3, 0.5])))
+
+    def step(z, y_t):
+        z = numpyro.sample("z", dist.Categorical(P[z]))
+        numpyro.sample("y", dist.Normal(loc[z], 1.0), obs=y_t)
+        return z, None
+
+    last, _ = scan(step, first, y)
+    numpyro.sample("next", dist.Normal(loc[last], 1.0), obs=0.3)
+
+
+@zoo(
+    SERIES[:4],
+    plan=(
+        "regime: summed, 2 values",
+        "z: summed, 3 values, in a scan",
+        "outlier: summed, 2 values, in a scan",
+    ),
+)
+def more_in_the_carry(y):
+    P, loc = parameters()
+    regime = numpyro.sample("regime", dist.Bernoulli(0.4))
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+
+    def step(carry, y_t):
+        z, before, count = carry
+        noise = numpyro.sample("noise", dist.Normal(0.0, 1.0))
+        z = numpyro.sample("z", dist.Categorical(P[(z + regime) % 3]))
+        outlier = numpyro.sample("outlier", dist.Bernoulli(0.1))
+        mean = loc[z] + slope * before + 0.1 * count + noise
+        numpyro.sample("y", dist.Normal(mean, 1.0 + 5.0 * outlier), obs=y_t)
+        return (z, y_t, count + 1.0), None
+
+    scan(step, (1, 0.0, 0.0), y)
+
+
+@zoo(SERIES[:4], plan=("z: summed, 3 values, in a scan",))
+def in_reverse(y):
+    P, loc = parameters()
+
+    def step(carry, y_t):
+        z = numpyro.sample("z", dist.Categorical(P[carry[0]]))
+        numpyro.sample("y", dist.Normal(loc[z] + 0.1 * carry[1], 1.0), obs=y_t)
+        return (z, carry[1] + 1.0), None
+
+    scan(step, (1, 0.0), y, reverse=True)
+
+
+@zoo(
+    PAIRS[:, :, None],
+    plan=(
+        "a: summed, 2 values, in a scan, plate of 2",
+        "b: summed, 2 values, in a scan, plate of 2",
+    ),
+)
+def two_chains_in_a_plate(y):
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0).expand([2, 2]).to_event(2))
+    loc = numpyro.sample("loc", dist.Normal(0.0, 2.0).expand([2, 2]).to_event(2))
+
+    def step(carry, y_t):
+        with numpyro.plate("series", 2, dim=-2):
+            a = numpyro.sample("a", dist.Bernoulli(p[0, carry[0]]))
+            b = numpyro.sample("b", dist.Bernoulli(p[1, carry[1]]))
+            with numpyro.plate("tones", 1, dim=-1):
+                numpyro.sample("y", dist.Normal(loc[a, b], 1.0), obs=y_t)
+        return (a, b), None
+
+    start = jnp.zeros((2, 1), int)
+    scan(step, (start, start), y)
+
+
+@zoo(PAIRS[:2], plan=("z: summed, 2 values, in a scan, 2 elements jointly (4 combinations)",))
+def coupled_chains(y):
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0).expand([2]).to_event(1))
+
+    def step(z, y_t):
+        with numpyro.plate("series", 2):  # each moves with the other
+            z = numpyro.sample("z", dist.Bernoulli(p[z[::-1]]))
+            numpyro.sample("y", dist.Normal(z, 1.0), obs=y_t)
+        return z, None
+
+    scan(step, jnp.array([0, 1]), y)
+
+
+@zoo(
+    SERIES[:4],
+    plan=("z: summed, 2 values, in a scan", "twice: depends on a summed site, left out"),
+)
+def nothing_carried(y):
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0))
+
+    def step(carry, y_t):
+        z = numpyro.sample("z", dist.Bernoulli(p))
+        numpyro.sample("y", dist.Normal(z, 1.0), obs=y_t)
+        numpyro.deterministic("twice", 2 * z)
+        return carry, None
+
+    scan(step, None, y)
+
+
+# -- the tests ---------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("name", ZOO)
 def test_marginals_are_exact(name):
     model, args, plan = ZOO[name]
@@ -225,24 +356,112 @@ def test_log_sum_exp_has_a_gradient_where_all_values_are_impossible():
     assert np.isnan(log_sum_exp(jnp.array([jnp.nan, 0.0]), 0))
 
 
-# -- states in a scan --------------------------------------------------------------------------
+def test_a_chain_needs_its_first_state():
+    """The same comparison rejects a start that is free in place of the one that is given."""
 
-SERIES = np.random.default_rng(4).normal(size=6)
-PAIRS = np.random.default_rng(5).normal(size=(4, 2))
+    def free_start(y):
+        P, loc = parameters()
+        first = numpyro.sample("z0", dist.Categorical(jnp.ones(3) / 3))
+
+        def step(z, y_t):
+            z = numpyro.sample("z", dist.Categorical(P[z]))
+            numpyro.sample("y", dist.Normal(loc[z], 1.0), obs=y_t)
+            return z, None
+
+        scan(step, first, y)
+
+    with jax.enable_x64(True):
+        target = from_numpyro(hidden_markov, (SERIES,))
+        x = point(target)
+        wrong = from_numpyro(free_start, (SERIES,)).log_density(x)
+        assert abs(float(wrong) - marginal(hidden_markov, (SERIES,), target, x)) > 0.01
 
 
-def parameters():
-    P = numpyro.sample("P", dist.Dirichlet(jnp.ones((3, 3))).to_event(1))
-    loc = numpyro.sample("loc", dist.Normal(0.0, 2.0).expand([3]).to_event(1))
-    return P, loc
+def test_long_chains_have_finite_gradients():
+    target = from_numpyro(hidden_markov, (np.random.default_rng(6).normal(size=500),))
+    value, grad = jax.jit(jax.value_and_grad(target.log_density))(point(target))
+    assert np.isfinite(value)
+    assert np.isfinite(grad).all()
 
 
-def hidden_markov(y):
-    P, loc = parameters()
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def accumulating(y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+
+    def step(total, y_t):
+        z = numpyro.sample("z", dist.Bernoulli(0.5))
+        numpyro.sample("y", dist.Normal(m + total + z, 1.0), obs=y_t)
+        return total + z, None
+
+    scan(step, 0.0, y)
+
+
+def path_used_outside(y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+
+    def step(z, _):
+        z = numpyro.sample("z", dist.Bernoulli(0.2 + 0.5 * z))
+        return z, z
+
+    _, path = scan(step, 0, None, length=len(y))
+    numpyro.sample("y", dist.Normal(m + path, 1.0), obs=y)
+
+
+def scan_in_a_scale(y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
 
     def step(z, y_t):
-        z = numpyro.sample("z", dist.Categorical(P[z]))
-        numpyro.sample("y", dist.Normal(loc[z], 1.0), obs=y_t)
+        z = numpyro.sample("z", dist.Bernoulli(0.2 + 0.5 * z))
+        numpyro.sample("y", dist.Normal(m + z, 1.0), obs=y_t)
         return z, None
 
-    scan(step, 0, y)
+    with handlers.scale(scale=0.5):
+        scan(step, 0, y)
+
+
+def bounded_by_a_state(y):
+    z = numpyro.sample("z", dist.Bernoulli(0.2))
+    numpyro.sample("u", dist.Uniform(0.0, 1.0 + z))
+    numpyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def unlike_bounds(y):
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0))
+    with numpyro.plate("rows", len(y)):
+        n = numpyro.sample("n", dist.Binomial(np.arange(len(y)), p))
+        numpyro.sample("y", dist.Normal(n, 1.0), obs=y)
+
+
+def seen_through_a_part(y):
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0))
+    z = numpyro.sample("z", dist.Bernoulli(p))
+    with numpyro.plate("rows", len(y), subsample_size=2) as rows:
+        numpyro.sample("y", dist.Normal(z, 1.0), obs=y[rows])
+
+
+REFUSED = [
+    (accumulating, r"the carry of a scan depends on the discrete site 'z' and on the previous"),
+    (path_used_outside, r"site 'y' depends on what a scan with discrete sites returns"),
+    (scan_in_a_scale, r"'z' is discrete and in a scan inside of a plate, scale or mask"),
+    (bounded_by_a_state, r"the support of site 'u' depends on the discrete site 'z'"),
+    (
+        unlike_bounds,
+        r"site 'n' is discrete \(Binomial\w*\) and not observed, and its values cannot",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "message"), REFUSED)
+def test_refusals_are_one_line(model, message):
+    with pytest.raises(RitzError, match=message) as caught:
+        from_numpyro(model, (Y,))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_of_the_rows_says_nothing_of_a_site_outside_them():
+    target = from_numpyro(seen_through_a_part, (Y,))
+    assert np.isfinite(target.log_density(jnp.zeros(1)))
+    with pytest.raises(RitzError, match="site 'z' is outside plate 'rows', of which a part"):
+        target.log_density(jnp.zeros(1), key=jax.random.key(0))

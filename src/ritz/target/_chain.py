@@ -10,7 +10,7 @@ so that the cost is linear in the length. All :math:`M_t` are made side by side.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,7 +61,7 @@ class Chains(Messenger):
         sites: Sequence[Discrete],
         step: Callable[..., tuple[Any, list[Factor]]],
         indices: Indices,
-        latent: Sequence[str],
+        latent: Container[str],
         weights: Mapping[str, Any],
     ) -> None:
         self.sites = {site.name: site for site in sites if site.in_scan}

@@ -92,6 +92,7 @@ class Discrete:
     def words(self) -> str:
         """One line, such as `z: summed, 3 values, plate of 1000`."""
         parts = [f"{self.name}: summed, {len(self.support)} values"]
+        parts += ["in a scan"] * self.in_scan
         parts += [f"plate of {self.shape[axis]}" for n, axis in self.plates if n in self.local]
         if self._together() > 1:
             parts.append(f"{self._together()} elements jointly ({self.combinations} combinations)")
