@@ -15,8 +15,9 @@ from numpyro.contrib.control_flow import scan
 from numpyro.infer.util import log_density
 from scipy.special import logsumexp
 
+import ritz
 from ritz._errors import RitzError
-from ritz.target import _factors, from_numpyro
+from ritz.target import _factors, from_batches, from_numpyro
 from ritz.target._factors import log_sum_exp
 
 RNG = np.random.default_rng(0)
@@ -29,7 +30,12 @@ WIDE = RNG.normal(size=(9, 50))
 
 
 def marginal(model: Any, args: Any, target: Any, x: Any) -> float:
-    """The log density summed over every combination of the discrete sites' values.
+    """The log density summed over every combination of the discrete sites' values."""
+    return float(logsumexp(combinations(model, args, target, x)[0]))
+
+
+def combinations(model: Any, args: Any, target: Any, x: Any) -> tuple[Any, dict[str, Any]]:
+    """The log density at every combination of the discrete sites' values, and the values.
 
     NumPyro evaluates each; nothing is shared with what is tested but the continuous values.
     """
@@ -39,15 +45,15 @@ def marginal(model: Any, args: Any, target: Any, x: Any) -> float:
     choices = {}
     for name, site in traced.items():
         if site["type"] == "sample" and not site["is_observed"] and name not in fixed:
-            values, base = np.asarray(site["value"]), site["fn"]
+            value, base = np.asarray(site["value"]), site["fn"]
             while hasattr(base, "base_dist"):
                 base = base.base_dist
             support = np.ravel(base.enumerate_support(expand=False))
-            combinations = itertools.product(support, repeat=values.size)
-            choices[name] = [np.array(c).reshape(values.shape) for c in combinations]
+            every = itertools.product(support, repeat=value.size)
+            choices[name] = [np.array(c).reshape(value.shape) for c in every]
     together = [np.array(v) for v in zip(*itertools.product(*choices.values()), strict=True)]
     each = jax.jit(jax.vmap(lambda *found: _joint(model, args, fixed, choices, found)))
-    return float(logsumexp(np.array(each(*together))) + log_det)
+    return np.array(each(*together)) + log_det, dict(zip(choices, together, strict=True))
 
 
 def _joint(model: Any, args: Any, fixed: Any, names: Any, found: Any) -> Any:
@@ -203,7 +209,7 @@ def parameters():
     return P, loc
 
 
-@zoo(SERIES, plan=("z: summed, 3 values, in a scan",))
+@zoo(SERIES, plan=("z: summed, 3 values, scan of 6",))
 def hidden_markov(y):
     P, loc = parameters()
 
@@ -215,7 +221,7 @@ def hidden_markov(y):
     scan(step, 0, y)
 
 
-@zoo(SERIES[:4], plan=("first: summed, 3 values", "z: summed, 3 values, in a scan"))
+@zoo(SERIES[:4], plan=("first: summed, 3 values", "z: summed, 3 values, scan of 4"))
 def unknown_start_and_use_of_the_end(y):
     P, loc = parameters()
     first = numpyro.sample("first", dist.Categorical(jnp.array([0.2, 0.3, 0.5])))
@@ -233,8 +239,8 @@ def unknown_start_and_use_of_the_end(y):
     SERIES[:4],
     plan=(
         "regime: summed, 2 values",
-        "z: summed, 3 values, in a scan",
-        "outlier: summed, 2 values, in a scan",
+        "z: summed, 3 values, scan of 4",
+        "outlier: summed, 2 values, scan of 4",
     ),
 )
 def more_in_the_carry(y):
@@ -254,7 +260,7 @@ def more_in_the_carry(y):
     scan(step, (1, 0.0, 0.0), y)
 
 
-@zoo(SERIES[:4], plan=("z: summed, 3 values, in a scan",))
+@zoo(SERIES[:4], plan=("z: summed, 3 values, scan of 4",))
 def in_reverse(y):
     P, loc = parameters()
 
@@ -269,8 +275,8 @@ def in_reverse(y):
 @zoo(
     PAIRS[:, :, None],
     plan=(
-        "a: summed, 2 values, in a scan, plate of 2",
-        "b: summed, 2 values, in a scan, plate of 2",
+        "a: summed, 2 values, scan of 3, plate of 2",
+        "b: summed, 2 values, scan of 3, plate of 2",
     ),
 )
 def two_chains_in_a_plate(y):
@@ -289,7 +295,7 @@ def two_chains_in_a_plate(y):
     scan(step, (start, start), y)
 
 
-@zoo(PAIRS[:2], plan=("z: summed, 2 values, in a scan, 2 elements jointly (4 combinations)",))
+@zoo(PAIRS[:2], plan=("z: summed, 2 values, scan of 2, 2 elements jointly (4 combinations)",))
 def coupled_chains(y):
     p = numpyro.sample("p", dist.Beta(1.0, 1.0).expand([2]).to_event(1))
 
@@ -304,7 +310,7 @@ def coupled_chains(y):
 
 @zoo(
     SERIES[:4],
-    plan=("z: summed, 2 values, in a scan", "twice: depends on a summed site, left out"),
+    plan=("z: summed, 2 values, scan of 4", "twice: depends on a summed site, left out"),
 )
 def nothing_carried(y):
     p = numpyro.sample("p", dist.Beta(1.0, 1.0))
@@ -316,6 +322,17 @@ def nothing_carried(y):
         return carry, None
 
     scan(step, None, y)
+
+
+@zoo(SERIES[:4], plan=("z: summed, 3 values, scan of 4",))
+def seen_one_step_later(y):
+    P, loc = parameters()
+
+    def step(z, y_t):
+        numpyro.sample("y", dist.Normal(loc[z], 1.0), obs=y_t)
+        return numpyro.sample("z", dist.Categorical(P[z])), None
+
+    scan(step, 2, y)
 
 
 # -- the tests ---------------------------------------------------------------------------------
@@ -382,6 +399,99 @@ def test_long_chains_have_finite_gradients():
     value, grad = jax.jit(jax.value_and_grad(target.log_density))(point(target))
     assert np.isfinite(value)
     assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("name", ["nested_plates", "selection", "more_in_the_carry", "crossed"])
+def test_posterior_probabilities_are_exact(name):
+    model, args, _ = ZOO[name]
+    with jax.enable_x64(True):
+        target = from_numpyro(model, args)
+        x = point(target)
+        found = jax.jit(lambda x: target.discrete_posterior(x))(x)
+        logs, values = combinations(model, args, target, x)
+        p = np.exp(logs - logsumexp(logs))
+        for site in target.plan.sites:
+            for k, value in enumerate(site.support):
+                expected = np.tensordot(p, values[site.name] == value, axes=1)
+                np.testing.assert_allclose(found[site.name][..., k], expected, atol=1e-10)
+
+
+def test_batches_of_rows():
+    y = np.random.default_rng(7).normal(size=20)
+    target = from_batches(mixture, ritz.data.batches({"y": y}, 5))
+    whole = from_numpyro(mixture, (y,))
+    x = jnp.array([0.3, -1.0, 1.0])
+    assert target.plan.lines == ("z: summed, 2 values, plate of 20",)
+    np.testing.assert_allclose(target.log_density(x), whole.log_density(x), rtol=1e-5)
+    parts = [target.log_density(x, batch={"y": jnp.asarray(part)}) for part in y.reshape(4, 5)]
+    np.testing.assert_allclose(np.mean(parts), whole.log_density(x), rtol=1e-5)
+
+
+def test_a_subsampled_plate_is_unbiased():
+    def some(y):
+        loc = numpyro.sample("loc", dist.Normal(0.0, 3.0))
+        with numpyro.plate("rows", len(y), subsample_size=1) as rows:
+            z = numpyro.sample("z", dist.Bernoulli(0.3))
+            numpyro.sample("y", dist.Normal(loc * z, 1.0), obs=y[rows])
+
+    target = from_numpyro(some, (Y,))
+    x = jnp.array([0.7])
+    keys = jax.random.split(jax.random.key(0), 4000)
+    parts = jax.jit(lambda keys: jax.vmap(lambda key: target.log_density(x, key))(keys))(keys)
+    error = np.std(parts) / len(parts) ** 0.5
+    assert abs(np.mean(parts) - target.log_density(x)) < 4 * error
+
+
+def test_two_regimes_of_the_nile():
+    """The flow fell in 1899 (Cobb 1978): a chain of two states finds the year."""
+    nile = ritz.data.load("nile")
+    flow = (np.asarray(nile["flow"], float) - 900.0) / 150.0
+
+    def model(y):
+        stay = numpyro.sample("stay", dist.Beta(20.0, 1.0))
+        loc = numpyro.sample("loc", dist.Normal(jnp.array([1.0, -1.0]), 1.0).to_event(1))
+        sd = numpyro.sample("sd", dist.HalfNormal(1.0))
+
+        def step(z, y_t):
+            z = numpyro.sample("z", dist.Bernoulli(jnp.where(z == 1, stay, 1.0 - stay)))
+            numpyro.sample("y", dist.Normal(loc[z], sd), obs=y_t)
+            return z, None
+
+        scan(step, 0, y)
+
+    fit = ritz.fit(model, (flow,), steps=3000)
+    assert "sites   z: summed, 2 values, scan of 100" in str(fit.summary())
+    low = fit.discrete_posterior()["z"][:, 1]
+    year = np.asarray(nile["year"])
+    assert low[year < 1895].max() < 0.5
+    assert low[year > 1902].min() > 0.5
+    assert fit.khat < 0.7
+    assert fit.predict(n=10)["y"].shape == (10, 100)
+
+
+def test_a_fitted_mixture_predicts_and_names_its_rows():
+    fit = ritz.fit(mixture, (Y,), steps=500, init={"loc": np.array([-2.0, 2.0])})
+    found = fit.discrete_posterior()["z"]
+    assert found.shape == (7, 2)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-4)
+    np.testing.assert_array_equal(found.argmax(axis=1), Y > 0)
+    assert fit.log_likelihood()["y"].shape == (4000, 7)
+    assert fit.predict(n=10)["y"].shape == (10, 7)
+    assert "z: summed, 2 values, plate of 7" in str(fit.summary())
+
+
+def test_shared_sites_are_predicted_from_their_posterior():
+    def model(y):
+        s = numpyro.sample("s", dist.HalfNormal(1.0))
+        k = numpyro.sample("k", dist.Bernoulli(0.5))
+        with numpyro.plate("rows", len(y)):
+            numpyro.sample("y", dist.Normal(20.0 * k, 1.0 + s), obs=y)
+
+    target = from_numpyro(model, (20.0 + Y,))
+    drawn = jax.vmap(lambda key: target.predict(jnp.zeros(1), key, target.args, {})["y"])(
+        jax.random.split(jax.random.key(0), 50)
+    )
+    assert drawn.mean(axis=1).min() > 10.0  # half of draws from the prior would be near zero
 
 
 # -- what is refused ---------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from ritz._errors import RitzError
 from ritz.target import _terms
 from ritz.target._base import term_name
 from ritz.target._failure import NeedsValues, label
+from ritz.target._from_numpyro import assemble
 from ritz.target._held import NOTHING, hold
-from ritz.target._numpyro import NumPyroTarget, assemble, split_batch
+from ritz.target._numpyro import NumPyroTarget, split_batch
 from ritz.target._structure import Structure, structure
 
 

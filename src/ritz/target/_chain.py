@@ -10,115 +10,40 @@ so that the cost is linear in the length. All :math:`M_t` are made side by side.
 
 import dataclasses
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro
 from jax.interpreters import partial_eval
-from numpyro import handlers
-from numpyro.contrib.control_flow.scan import _subs_wrapper
-from numpyro.ops.pytree import PytreeTrace
-from numpyro.primitives import Messenger
 
 from ritz._errors import RitzError
 from ritz.target import _factors
 from ritz.target._factors import Factor
 from ritz.target._support import Discrete
-from ritz.target._tables import Indices, look_up, tables, unlike
+from ritz.target._tables import WEIGHT, Indices, look_up, tables, unlike, weight
 
 # Stands for the states of all steps but the last.
 PATH = " path"
 _BEFORE = " before"
-_PROBE = " scan"
-_WEIGHT = " weight"
 
 
-class Chains(Messenger):
-    """Replaces each scan that has discrete latent sites by its chain of matrices.
+class Chain:
+    """One scan with discrete sites.
 
     Args:
-        fn: the model.
-        sites: all discrete sites of the model.
-        step: `step(body, carry, x, t, indices)` runs the body of a scan and gives its trace and
-            its factors.
-        indices: of the discrete sites outside of scans; of those in them, at the last step.
-        latent: names of the continuous sites.
-        weights: site -> log-weights to add, of shape (length, values, plates...).
-
-    Attributes:
-        found: the factors of the chains.
-        hidden: deterministic sites in scans that depend on a state.
-        mixed: of chains where an index is an array: names and dims of factors, and whether a
-            factor differs there from its table.
+        owner: the `Scans` that it belongs to.
+        body: the body of the scan, as `body(carry, x, t)`.
     """
 
-    def __init__(
-        self,
-        fn: Any,
-        sites: Sequence[Discrete],
-        step: Callable[..., tuple[Any, list[Factor]]],
-        indices: Indices,
-        latent: Container[str],
-        weights: Mapping[str, Any],
-    ) -> None:
-        self.sites = {site.name: site for site in sites if site.in_scan}
-        self.step, self.indices, self.latent, self.weights = step, indices, latent, weights
-        self.found: list[Factor] = []
-        self.hidden: list[str] = []
-        self.mixed: list[tuple[tuple[str, ...], tuple[str, ...], Any]] = []
-        super().__init__(fn)
-
-    def process_message(self, msg: Any) -> None:
-        if msg["type"] != "control_flow" or not self.sites:
-            return
-        if msg["fn"].__name__ != "scan_wrapper":
-            return
-        body, init, xs, length, reverse = msg["args"]
-        length = len(jax.tree.leaves(xs)[0]) if length is None else length
-        init = jax.tree.map(jnp.asarray, init)
-        chain = _Chain(self, _conditioned(body, msg["kwargs"]["substitute_stack"], length))
-        steps = jnp.arange(length)
-        if reverse:
-            steps, xs = steps[::-1], jax.tree.map(lambda v: v[::-1], xs)
-        if not chain.look(init, jax.tree.map(lambda v: v[0], xs)):
-            return
-        numpyro.factor(chain.names[0] + _PROBE, 0.0)  # shows what handlers are around the scan
-        carry, ys = chain.run(init, xs, steps)
-        if reverse:
-            ys = jax.tree.map(lambda v: v[::-1], ys)
-        msg["value"] = ((length, None, carry), (PytreeTrace({}), ys))
-        msg["stop"] = True
-
-    def take(self, traced: Any) -> dict[str, Any]:
-        """A trace without what this handler put into it.
-
-        Raises:
-            RitzError: if a handler around a scan changes its densities.
-        """
-        for name, site in traced.items():
-            if name.endswith(_PROBE):
-                masked = isinstance(site["fn"], numpyro.distributions.MaskedDistribution)
-                if site["scale"] is not None or site["cond_indep_stack"] or masked:
-                    raise RitzError(
-                        f"site {name.removesuffix(_PROBE)!r} is discrete and in a scan inside of a "
-                        "plate, scale or mask; put these into the body of the scan"
-                    )
-        return {name: site for name, site in traced.items() if not name.endswith(_PROBE)}
-
-
-class _Chain:
-    """One scan; see `Chains`."""
-
-    def __init__(self, owner: Chains, body: Callable[..., Any]) -> None:
+    def __init__(self, owner: Any, body: Callable[..., Any]) -> None:
         self.owner, self.body = owner, body
         self.merged: Factor | None = None
 
-    def _step(self, leaves: Any, x: Any, t: Any, indices: Indices) -> Any:
+    def step(self, leaves: Any, at: Any, indices: Indices) -> Any:
+        """The new carry's leaves, the output, the trace and the factors of a step."""
         carry = jax.tree.unflatten(self.tree, leaves)
-        out, traced, factors = self.owner.step(self.body, carry, x, t, indices)
+        out, traced, factors = self.owner.step(self.body, carry, at, indices)
         new = [
             jnp.asarray(v).astype(w.dtype)
             for v, w in zip(jax.tree.leaves(out[0]), leaves, strict=True)
@@ -136,7 +61,7 @@ class _Chain:
         parts: list[Any] = []
 
         def outputs(leaves: Any, rest: Any, indices: Indices) -> list[Any]:
-            new, y, traced, factors = self._step(leaves, *rest, indices)
+            new, y, traced, factors = self.step(leaves, rest, indices)
             parts[:] = [traced]
             values = {("carry", i): v for i, v in enumerate(new)}
             values |= {("y", i): v for i, v in enumerate(jax.tree.leaves(y))}
@@ -198,7 +123,7 @@ class _Chain:
         outer = self.owner.indices
 
         def plain(carry: Any, at: Any) -> Any:
-            new, y, _, _ = self._step(carry, *at, {})
+            new, y, _, _ = self.step(carry, at, {})
             kept = [
                 v if j in self.stateful else w
                 for j, (v, w) in enumerate(zip(carry, new, strict=True))
@@ -207,11 +132,11 @@ class _Chain:
 
         last, (carries, ys) = jax.lax.scan(plain, leaves, (xs, steps))
         first = jax.tree.map(lambda v: v[0], (xs, steps))
-        state = lambda indices: self._step(leaves, *first, indices)[0]
+        state = lambda indices: self.step(leaves, first, indices)[0]
         self._check(leaves, first, state)
-        start, rest = self._matrix(leaves, *first, None)
+        start, rest = self._matrix(leaves, first, None)
         later = jax.tree.map(lambda v: v[1:], (carries, xs, steps))
-        each = lambda carry, x, t: self._matrix(carry, x, t, state)
+        each = lambda carry, *at: self._matrix(carry, at, state)
         total = start
         if len(steps) > 1:
             matrices, more = jax.vmap(each)(*later)
@@ -244,37 +169,41 @@ class _Chain:
         states = [self.owner.sites[name] for name in self.state] if before else []
         return [dataclasses.replace(s, name=s.name + _BEFORE) for s in states] + here
 
-    def _at(self, leaves: Any, x: Any, t: Any, state: Any) -> Callable[[Indices], list[Factor]]:
+    def _at(self, leaves: Any, at: Any, state: Any) -> Callable[[Indices], list[Factor]]:
         """The factors of a step at indices of the states before it and in it."""
 
-        def at(indices: Indices) -> list[Factor]:
+        def factors(indices: Indices) -> list[Factor]:
             carry = leaves
             if state is not None:
                 old = state({name: indices.get(name + _BEFORE, 0) for name in self.state})
                 carry = [old[j] if j in self.stateful else v for j, v in enumerate(leaves)]
-            return self._step(carry, x, t, indices)[3]
+            return self.step(carry, at, indices)[3]
 
-        return at
+        return factors
 
     def _dims(self, before: bool) -> dict[str, tuple[str, ...]]:
         keep = lambda s: before or not s.endswith(_BEFORE)
         return {name: tuple(filter(keep, dims)) for name, dims in self.dims.items()}
 
-    def _matrix(self, leaves: Any, x: Any, t: Any, state: Any) -> Any:
+    def _matrix(self, leaves: Any, at: Any, state: Any) -> Any:
         """A step's log matrix (a vector at the first), and its terms that no state is in."""
         before = state is not None
         sites, dims = self._sites(before), self._dims(before)
-        found = tables(self._at(leaves, x, t, state), sites, dims)
+        found = tables(self._at(leaves, at, state), sites, dims)
         for name in self.names:
             if name in self.owner.weights:
-                site = self.owner.sites[name]
-                weight, ones = self.owner.weights[name][t], dict.fromkeys(site.local, 1.0)
-                found.append(Factor((name + _WEIGHT,), weight, (name,), site.local, ones))
+                log_weight = self.owner.weights[name][at[1]]
+                found.append(weight(self.owner.sites[name], log_weight))
         states = [*(name + _BEFORE for name in self.state if before), *self.state]
         chosen = _factors.order(found, sites, states)
         left = _factors.eliminate(found, sites, chosen)
-        rest = {f.names: _factors.over_plates(f, ()).value for f in left if not f.dims}
-        kept = [f for f in left if f.dims]
+        # Also at the first step, where nothing is before, what elsewhere depends on a state.
+        both = {*self.state, *(name + _BEFORE for name in self.state)}
+        depends = lambda f: any(both & set(self.dims.get(name, ())) for name in f.names)
+        kept = [f for f in left if f.dims or depends(f)]
+        rest = {
+            f.names: _factors.over_plates(f, ()).value for f in left if not (f.dims or depends(f))
+        }
         if not kept:  # nothing is carried, and the steps are independent
             return jnp.zeros((1,) * (1 + before)), rest
         local = self.owner.sites[self.state[0]].local
@@ -295,7 +224,7 @@ class _Chain:
         value = jnp.broadcast_to(value, (*counts, *rows))
         c = math.prod(self.owner.sites[name].count for name in self.state)
         value = value.reshape(*([c, c] if before else [c]), *rows)
-        names = tuple(n for n in merged.names if not n.endswith(_WEIGHT))
+        names = tuple(n for n in merged.names if not n.endswith(WEIGHT))
         self.merged = dataclasses.replace(merged, names=names, dims=tuple(self.state))
         return value, rest
 
@@ -306,25 +235,10 @@ class _Chain:
             return
         indices = {name: outer[name] for name in self.names}
         indices |= {name + _BEFORE: jnp.flip(outer[name]) for name in self.state}
-        sites, at = self._sites(True), self._at(leaves, *first, state)
+        sites, at = self._sites(True), self._at(leaves, first, state)
         direct = {f.names: f.value for f in at(indices)}
         for f in tables(at, sites, self._dims(True)):
             if f.dims:
                 bad = unlike(direct[f.names], look_up(f, {s.name: s for s in sites}, indices))
                 dims = tuple(dict.fromkeys(d.removesuffix(_BEFORE) for d in f.dims))
                 self.owner.mixed.append((f.names, dims, bad))
-
-
-def _conditioned(body: Callable[..., Any], stack: Any, length: int) -> Callable[..., Any]:
-    """The body of a scan under the handlers inside of which it was called."""
-    for kind, _ in stack:
-        if kind != "condition":
-            raise RitzError(f"a scan with a discrete site is inside of {kind}; use condition")
-
-    def run(carry: Any, x: Any, t: Any) -> Any:
-        fn = body
-        for _, values in stack:
-            fn = handlers.condition(fn, condition_fn=partial(_subs_wrapper, values, t, length))
-        return fn(carry, x)
-
-    return run

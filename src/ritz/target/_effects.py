@@ -39,6 +39,7 @@ class Plates(Messenger):
         taken: plate -> how many of them this run sees.
         rows: plate -> which ones, for those of which it sees some.
         steps: the index of each scan that is being traced, outermost first.
+        lengths: their lengths.
     """
 
     def __init__(self, fn: Any, *, whole: bool, keep: frozenset[str] = frozenset()) -> None:
@@ -48,6 +49,7 @@ class Plates(Messenger):
         self.taken: dict[str, int] = {}
         self.rows: dict[str, Any] = {}
         self.steps: list[Any] = []
+        self.lengths: list[int] = []
         super().__init__(fn)
 
     def process_message(self, msg: Any) -> None:
@@ -78,18 +80,20 @@ class Plates(Messenger):
         # NumPyro counts steps as they run; counted with the data, a step of a reversed scan
         # finds its own values.
         def counted(carry: Any, x: Any) -> Any:
-            with self, self._at(x[0]):
+            with self, self._at(x[0], length):
                 return body(carry, x[1])
 
         msg["args"] = (counted, carry, (jnp.arange(length), xs), length, reverse)
 
     @contextmanager
-    def _at(self, step: Any) -> Iterator[None]:
+    def _at(self, step: Any, length: int) -> Iterator[None]:
         self.steps.append(step)
+        self.lengths.append(length)
         try:
             yield
         finally:
             self.steps.pop()
+            self.lengths.pop()
 
     def here(self, value: Any) -> Any:
         """The part of a site's whole value that belongs to the present step of each scan."""

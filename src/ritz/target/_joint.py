@@ -9,9 +9,9 @@ from numpyro import handlers
 
 from ritz.target import _effects as effects
 from ritz.target import _factors
-from ritz.target._chain import Chains
 from ritz.target._factors import Factor
 from ritz.target._held import release
+from ritz.target._scans import Scans
 from ritz.target._tables import Indices
 
 
@@ -24,7 +24,7 @@ class Joint:
         factors: its log factors; each scan that has discrete sites is one, at given values of
             their last step, and summed over the steps before.
         hidden: deterministic sites in such scans that depend on a discrete one.
-        mixed: see `Chains`.
+        mixed: see `Scans`.
     """
 
     traced: Mapping[str, Any]
@@ -52,7 +52,7 @@ def joint(
         arguments: the model's, positional and by name.
         key: for subsampled plates; without it they are made whole.
         totals: plates over a batch's rows, each with the rows of the whole.
-        weights: see `Chains`.
+        weights: see `Scans`.
     """
     args, kwargs = release(arguments)
     others = effects.at({site.name: site for site in target.sites}, x)
@@ -60,19 +60,19 @@ def joint(
     options: dict[str, Any] = {"whole": key is None, "keep": target.declared, "totals": totals}
     read = lambda traced, plates: _factors.read(traced, plates, totals or {})
 
-    def step(body: Callable[..., Any], carry: Any, x: Any, t: Any, indices: Indices) -> Any:
+    def step(body: Callable[..., Any], carry: Any, at: Any, indices: Indices) -> Any:
         out: list[Any] = []
         keep = lambda *operands: out.append(body(*operands))
         value_of = target.plan.value_of(indices, others)
         with handlers.block():
             traced, plates = effects.run(
-                keep, (carry, x, t), {}, seed, value_of, steps=(t,), **options
+                keep, (carry, *at), {}, seed, value_of, steps=at[1:], **options
             )
         return out[-1], traced, read(traced, plates)
 
     names = {site.name for site in target.sites}
-    chains = Chains(target.model, target.plan.sites, step, indices, names, weights or {})
+    scans = Scans(target.model, target.plan.sites, step, indices, names, weights or {})
     value_of = target.plan.value_of(indices, others)
-    traced, plates = effects.run(chains, args, kwargs, seed, value_of, **options)
-    traced = chains.take(traced)
-    return Joint(traced, read(traced, plates) + chains.found, chains.hidden, chains.mixed)
+    traced, plates = effects.run(scans, args, kwargs, seed, value_of, **options)
+    traced = scans.take(traced)
+    return Joint(traced, read(traced, plates) + scans.found, scans.hidden, scans.mixed)

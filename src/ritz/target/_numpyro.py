@@ -1,6 +1,5 @@
 """Targets from NumPyro models; discrete latent sites are summed out."""
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,17 +10,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError
 from ritz.target import _effects as effects
-from ritz.target import _factors, _terms
+from ritz.target import _factors, _posterior, _terms
 from ritz.target._base import FREE, AbstractTarget, Quantity, Site, check_values, float_dtype
-from ritz.target._failure import NeedsValues, explain, label
-from ritz.target._held import EVERYTHING, INTEGERS, NOTHING, hold, release
+from ritz.target._failure import explain
+from ritz.target._held import hold, release
 from ritz.target._joint import Joint, joint
-from ritz.target._plan import Plan, plan
+from ritz.target._plan import Plan
 from ritz.target._prior import strategies
 from ritz.target._start import search
-from ritz.target._structure import Structure, structure
 from ritz.target._tables import Indices
 
 
@@ -135,10 +132,17 @@ class NumPyroTarget(AbstractTarget):
             out if self.plan is None else self.plan.each(out, lambda i: self.factors(x, i).factors)
         )
 
+    def discrete_posterior(self, x: Float[Array, " d"]) -> dict[str, Array]:
+        """Probabilities of each discrete site's values given the parameters and the data."""
+        return _posterior.probabilities(self, x)
+
     def predict(
         self, x: Float[Array, " d"], key: Key[Array, ""], args: tuple[Any, ...], kwargs: dict
     ) -> dict[str, Array]:
         """A draw of the observed sites given the latent ones, for the arguments given.
+
+        Discrete sites are drawn given the latent ones, and given the target's own data where
+        they are in no plate; those in plates and scans are drawn anew, as for other rows.
 
         Args:
             x: unconstrained vector.
@@ -151,6 +155,9 @@ class NumPyroTarget(AbstractTarget):
         """
         traced, _ = self.run(x)
         values = {site.name: traced[site.name]["value"] for site in self.sites}
+        if self.plan is not None:
+            key, own = jax.random.split(key)
+            values |= _posterior.shared(self, x, own)
         args, kwargs = _completed(self.model, *release((args, kwargs)))
         drawn = self._redraw(key, args, kwargs, effects.given(values))
         return {q.name: drawn[q.name] for q in self.observed if q.name in drawn}
@@ -216,107 +223,6 @@ class NumPyroTarget(AbstractTarget):
             raise explain(error, self.model) from error
         kinds = ("sample", "deterministic")
         return {n: jnp.asarray(s["value"]) for n, s in traced.items() if s["type"] in kinds}
-
-
-def from_numpyro(
-    model: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-) -> NumPyroTarget:
-    """The posterior of a NumPyro model given its arguments.
-
-    Plates (subsampled ones too), `scan`, `cond`, `factor`, improper priors, constrained and
-    reparameterised sites and `deterministic` sites are understood. Arrays among the arguments
-    are traced, so that other data of the same shapes compile nothing; where a model computes
-    Python values from its data (`int(group.max()) + 1`), first the integers among them, then all
-    are closed over instead.
-
-    The log density is that of NumPyro, with two differences. `handlers.scale` and
-    `handlers.mask` around a constrained latent site change its density and not its Jacobian, so
-    that the posterior does not depend on how the site is parameterised. And entries of an
-    `obs_mask` site that have been observed have a standard normal density in place of none.
-
-    Args:
-        model: a function of NumPyro primitives.
-        args: its positional arguments, data included.
-        kwargs: its keyword arguments.
-
-    Returns:
-        the target.
-
-    Raises:
-        RitzError: if the model fails, has no latent site, or has one that is discrete.
-
-    >>> import numpy as np, numpyro, numpyro.distributions as dist
-    >>> def model(y):
-    ...     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
-    ...     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
-    >>> from_numpyro(model, (np.zeros(3),)).dim
-    1
-    """
-    if not callable(model):
-        raise RitzError(f"the model is a {type(model).__name__}; expected a function")
-    if not isinstance(args, tuple | list):
-        raise RitzError(f"args is a {type(args).__name__}; expected a tuple: args=(y,)")
-    failed: NeedsValues | None = None
-    for holds in (NOTHING, INTEGERS, EVERYTHING):
-        held = hold((tuple(args), dict(kwargs or {})), holds)
-        try:
-            return assemble(model, structure(model, *held), held, holds=holds)
-        except NeedsValues as error:
-            failed = error
-    assert failed is not None
-    raise failed
-
-
-def assemble(
-    model: Callable[..., Any],
-    found: Structure,
-    held: tuple[Any, Any],
-    *,
-    holds: str = NOTHING,
-    totals: tuple[tuple[str, int], ...] = (),
-    declared: frozenset[str] = frozenset(),
-    holds_all: bool = True,
-    planned: bool = True,
-) -> NumPyroTarget:
-    """A target from what is known of its model; the fields are those of `NumPyroTarget`.
-
-    Without `planned`, `log_density` cannot be evaluated where there are discrete latent sites.
-
-    Raises:
-        RitzError: if the model has no continuous latent site, or its discrete ones cannot be
-            summed out.
-    """
-    if not found.sites and found.discrete:
-        names = ", ".join(site.name for site in found.discrete)
-        raise RitzError(
-            f"model {label(model)!r} has discrete latent sites only ({names}), which are summed "
-            "out: nothing is left to fit"
-        )
-    if not found.sites:
-        raise RitzError(f"model {label(model)!r} has no latent site: nothing to infer")
-    target = NumPyroTarget(
-        sites=found.sites,
-        observed=found.observed,
-        deterministic=found.deterministic,
-        model=model,
-        args=held[0],
-        kwargs=held[1],
-        holds=holds,
-        totals=totals,
-        declared=declared,
-        holds_all=holds_all,
-        plan=Plan(found.discrete) if found.discrete else None,
-    )
-    return _planned(target) if planned else target
-
-
-def _planned(target: NumPyroTarget) -> NumPyroTarget:
-    """The target with its discrete sites' plan made and checked."""
-    if target.plan is None:
-        return target
-    made = plan(target, target.plan.sites)
-    shown = tuple(q for q in target.deterministic if q.name not in made.hidden)
-    return dataclasses.replace(target, plan=made, deterministic=shown)
 
 
 def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -116,7 +116,7 @@ def structure(
 
         def value(msg: Any, plates: effects.Plates) -> Any:
             if effects.needs_sum(msg["fn"]):
-                summed[msg["name"]] = discrete(msg, in_scan=bool(plates.steps))
+                summed[msg["name"]] = discrete(msg, plates.lengths[-1] if plates.lengths else None)
                 return first(msg)
             return _placeholder(msg)
 

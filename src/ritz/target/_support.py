@@ -28,7 +28,7 @@ class Discrete:
         support: the K values of an element.
         shape: the shape of the array of elements.
         plates: each plate's name with its axis in `shape`, counted from the right.
-        in_scan: whether it is in the body of a scan.
+        length: of a site in the body of a scan, the scan's length.
         joint: plates whose elements are enumerated together.
     """
 
@@ -36,8 +36,13 @@ class Discrete:
     support: tuple[int, ...]
     shape: tuple[int, ...]
     plates: tuple[tuple[str, int], ...]
-    in_scan: bool = False
+    length: int | None = None
     joint: frozenset[str] = frozenset()
+
+    @property
+    def in_scan(self) -> bool:
+        """Whether it is in the body of a scan."""
+        return self.length is not None
 
     @property
     def local(self) -> tuple[str, ...]:
@@ -80,8 +85,7 @@ class Discrete:
                 f"site {self.name!r} is enumerated jointly over {self.shape}, but here it has "
                 f"shape {shape}; do not subsample its plate"
             )
-        each = np.arange(self.count)[:, None] // len(self.support) ** np.arange(math.prod(sizes))
-        digits = jnp.asarray((each % len(self.support)).reshape(self.count, *sizes))
+        digits = jnp.asarray(self.digits())
         apart = tuple(1 if axis in together else shape[axis] for axis in range(-len(shape), 0))
         index = jnp.squeeze(jnp.broadcast_to(index, apart), axis=tuple(together))
         # Its axes are those that are apart, then those that go together.
@@ -89,17 +93,36 @@ class Discrete:
         placed = jnp.transpose(digits[index], np.argsort(order).tolist())
         return jnp.asarray(np.array(self.support))[placed]
 
+    def digits(self) -> np.ndarray:
+        """Which of the K values the elements that go together have at each index: (V, ...)."""
+        sizes = [self.shape[axis] for axis in self._joint_axes()]
+        each = np.arange(self.count)[:, None] // len(self.support) ** np.arange(math.prod(sizes))
+        return (each % len(self.support)).reshape(self.count, *sizes)
+
+    def by_element(self, table: Any) -> Any:
+        """From probabilities of indices, (V, local plates...), to those of each element's values.
+
+        Returns:
+            an array of the site's shape, and a last axis over the K values.
+        """
+        together = self._joint_axes()
+        order = [axis for axis in range(-len(self.shape), 0) if axis not in together] + together
+        apart = tuple(self.shape[axis] for axis in order[: len(order) - len(together)])
+        is_value = jax.nn.one_hot(self.digits(), len(self.support), dtype=table.dtype)
+        each = jnp.tensordot(table.reshape(self.count, *apart), is_value, axes=(0, 0))
+        return jnp.transpose(each, [*np.argsort(order).tolist(), len(order)])
+
     def words(self) -> str:
         """One line, such as `z: summed, 3 values, plate of 1000`."""
         parts = [f"{self.name}: summed, {len(self.support)} values"]
-        parts += ["in a scan"] * self.in_scan
+        parts += [f"scan of {self.length}"] * self.in_scan
         parts += [f"plate of {self.shape[axis]}" for n, axis in self.plates if n in self.local]
         if self._together() > 1:
             parts.append(f"{self._together()} elements jointly ({self.combinations} combinations)")
         return ", ".join(parts)
 
 
-def discrete(msg: Any, *, in_scan: bool) -> Discrete:
+def discrete(msg: Any, length: int | None = None) -> Discrete:
     """What is known of a discrete latent site from its message.
 
     Raises:
@@ -129,7 +152,7 @@ def discrete(msg: Any, *, in_scan: bool) -> Discrete:
         tuple(map(int, support)),
         elements(msg),
         tuple(sorted(plates, key=lambda plate: plate[1])),
-        in_scan,
+        length,
     )
 
 
@@ -140,5 +163,5 @@ def elements(msg: Any) -> tuple[int, ...]:
 
 def first(msg: Any) -> Any:
     """A discrete site's first value, at each of its elements."""
-    site = discrete(msg, in_scan=False)
+    site = discrete(msg)
     return jnp.full(site.shape, site.support[0])

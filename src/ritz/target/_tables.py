@@ -13,6 +13,8 @@ from ritz.target._support import Discrete
 
 # Which of its values each discrete site has.
 Indices = Mapping[str, Any]
+# A factor of log-weights is named after its site and this.
+WEIGHT = " weight"
 
 
 def tables(
@@ -40,6 +42,12 @@ def tables(
     return [
         dataclasses.replace(f, value=out[f.names[0]], dims=dims.get(f.names[0], ())) for f in found
     ]
+
+
+def weight(site: Discrete, log_weight: Any) -> Factor:
+    """A factor that weighs a site's values: an array over them, then over its local plates."""
+    ones = dict.fromkeys(site.local, 1.0)
+    return Factor((site.name + WEIGHT,), log_weight, (site.name,), site.local, ones)
 
 
 def unlike(a: Any, b: Any) -> Any:
