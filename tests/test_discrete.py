@@ -308,6 +308,20 @@ def coupled_chains(y):
     scan(step, jnp.array([0, 1]), y)
 
 
+@zoo(SERIES[:3], plan=("z: summed, 2 values, scan of 3, 2 elements jointly (4 combinations)",))
+def chains_seen_together(y):
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0).expand([2]).to_event(1))
+
+    def step(z, y_t):
+        numpyro.factor("held", -0.3 * z.sum())
+        with numpyro.plate("series", 2):
+            z = numpyro.sample("z", dist.Bernoulli(p[z]))
+        numpyro.sample("y", dist.Normal(z.sum(), 1.0), obs=y_t)
+        return z, None
+
+    scan(step, jnp.array([0, 1]), y)
+
+
 @zoo(
     SERIES[:4],
     plan=("z: summed, 2 values, scan of 4", "twice: depends on a summed site, left out"),
@@ -445,7 +459,7 @@ def test_a_subsampled_plate_is_unbiased():
 def test_two_regimes_of_the_nile():
     """The flow fell in 1899 (Cobb 1978): a chain of two states finds the year."""
     nile = ritz.data.load("nile")
-    flow = (np.asarray(nile["flow"], float) - 900.0) / 150.0
+    flow = (np.asarray(nile["volume"], float) - 900.0) / 150.0
 
     def model(y):
         stay = numpyro.sample("stay", dist.Beta(20.0, 1.0))

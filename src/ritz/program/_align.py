@@ -102,7 +102,7 @@ def _axes(op: Any, i: int) -> Axes:
 
 
 def _broadcast(params: Any, i: int, shape: Any, out: Any) -> Axes:
-    pairs = enumerate(params["broadcast_dimensions"])
+    pairs = enumerate(map(int, params["broadcast_dimensions"]))  # JAX leaves NumPy integers there
     return {a: b for a, b in pairs if shape[a] == out[b]} if i == 0 else {}
 
 

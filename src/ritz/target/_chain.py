@@ -19,7 +19,7 @@ from jax.interpreters import partial_eval
 
 from ritz._errors import RitzError
 from ritz.target import _factors
-from ritz.target._factors import Factor
+from ritz.target._factors import Factor, Mixed
 from ritz.target._support import Discrete
 from ritz.target._tables import WEIGHT, Indices, look_up, tables, unlike, weight
 
@@ -195,7 +195,11 @@ class Chain:
                 log_weight = self.owner.weights[name][at[1]]
                 found.append(weight(self.owner.sites[name], log_weight))
         states = [*(name + _BEFORE for name in self.state if before), *self.state]
-        chosen = _factors.order(found, sites, states)
+        try:
+            chosen = _factors.order(found, sites, states)
+        except Mixed as mixed:
+            choices = {(name.removesuffix(_BEFORE), plate) for name, plate in mixed.choices}
+            raise Mixed(choices, mixed.names) from None
         left = _factors.eliminate(found, sites, chosen)
         # Also at the first step, where nothing is before, what elsewhere depends on a state.
         both = {*self.state, *(name + _BEFORE for name in self.state)}

@@ -289,7 +289,7 @@ def is_factor(fn: Any) -> bool:
 
 
 def needs_sum(fn: Any) -> bool:
-    """Whether a latent site's distribution is over a discrete set."""
+    """Whether a latent site is discrete."""
     return getattr(fn.support, "is_discrete", False)
 
 

@@ -52,7 +52,7 @@ def weight(site: Discrete, log_weight: Any) -> Factor:
 
 def unlike(a: Any, b: Any) -> Any:
     """Whether two arrays differ by more than rounding."""
-    tolerance = 3e3 * jnp.finfo(a.dtype).eps * (1.0 + jnp.abs(b))
+    tolerance = 300.0 * jnp.finfo(a.dtype).eps * (1.0 + jnp.abs(b))
     same = (jnp.abs(a - b) <= tolerance) | (a == b) | (jnp.isnan(a) & jnp.isnan(b))
     return ~same.all()
 
