@@ -145,6 +145,14 @@ def running_total(y):
         numpyro.sample("y", dist.Normal(m * jnp.cumsum(z), 1.0), obs=y)
 
 
+@zoo(GRID, plan=("z: summed, 2 values, plate of 3, 2 elements jointly (4 combinations)",))
+def running_total_in_groups(y):
+    m = numpyro.sample("m", dist.Normal(0.0, 1.0))
+    with numpyro.plate("group", 3, dim=-1), numpyro.plate("row", 2, dim=-2):
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+        numpyro.sample("y", dist.Normal(m * jnp.cumsum(z, axis=0), 1.0), obs=y)
+
+
 @zoo(
     GRID,
     plan=(

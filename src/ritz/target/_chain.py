@@ -242,7 +242,7 @@ class Chain:
         sites, at = self._sites(True), self._at(leaves, first, state)
         direct = {f.names: f.value for f in at(indices)}
         for f in tables(at, sites, self._dims(True)):
-            if f.dims:
+            if any(site.local for site in sites if site.name in f.dims):
                 bad = unlike(direct[f.names], look_up(f, {s.name: s for s in sites}, indices))
                 dims = tuple(dict.fromkeys(d.removesuffix(_BEFORE) for d in f.dims))
                 self.owner.mixed.append((f.names, dims, bad))

@@ -92,8 +92,7 @@ class Plates(Messenger):
         try:
             yield
         finally:
-            self.steps.pop()
-            self.lengths.pop()
+            del self.steps[-1], self.lengths[-1]
 
     def here(self, value: Any) -> Any:
         """The part of a site's whole value that belongs to the present step of each scan."""

@@ -214,20 +214,30 @@ def check(target: Any) -> None:
     """
     sites = {site.name: site for site in target.plan.sites}
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(0.0, 0.3, target.dim), float_dtype())
+    scales = np.array([[0.3], [1.0], [0.1]])  # at some points a density may be zero
+    xs = jnp.asarray(rng.normal(0.0, scales, (3, target.dim)), float_dtype())
     everything = [_draw(site, rng) for site in sites.values()]
     trials = [dict(zip(sites, v, strict=True)) for v in zip(*everything, strict=True)]
-    wrong = _differ(target, x, trials)
-    for names, dims in wrong:
-        alone = [name for name in dims if sites[name].local]
-        culprits = {
-            name
-            for name in alone
-            for _, own in _differ(target, x, [{n: t[n] * (n == name) for n in t} for t in trials])
-            if name in own
-        }
-        chosen = culprits or set(alone)
-        raise Mixed({(name, plate) for name in chosen for plate in sites[name].local}, names)
+    wrong = _differ(target, xs, trials)
+    if not wrong:
+        return
+    names, dims = wrong[0]
+    choices = [(name, plate) for name in dims for plate in sites[name].local]
+    culprits = set()
+    for name, plate in choices:
+        alone = [
+            {n: _along(sites[n], plate, v) * (n == name) for n, v in t.items()} for t in trials
+        ]
+        if any(name in own for _, own in _differ(target, xs, alone)):
+            culprits.add((name, plate))
+    raise Mixed(culprits or set(choices), names)
+
+
+def _along(site: Discrete, plate: str, index: np.ndarray) -> np.ndarray:
+    """Indices that vary along one plate only."""
+    axis = index.ndim + dict(site.plates).get(plate, -index.ndim - 1)
+    kept = tuple(slice(None) if i == axis else slice(1) for i in range(index.ndim))
+    return np.broadcast_to(index[kept], index.shape)
 
 
 def _draw(site: Discrete, rng: Any) -> list[np.ndarray]:
@@ -241,7 +251,7 @@ def _draw(site: Discrete, rng: Any) -> list[np.ndarray]:
 
 
 def _differ(
-    target: Any, x: Any, trials: Sequence[Indices]
+    target: Any, xs: Any, trials: Sequence[Indices]
 ) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """The names and dims of factors that differ from their tables in any of some trials."""
     about: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
@@ -260,5 +270,9 @@ def _differ(
             wrong.extend(bad for _, _, bad in run.mixed)
         return wrong
 
-    found = compile(compare, target, x, list(trials))(target, x, list(trials))
+    def at_points(target: Any, xs: Any, trials: Any) -> list[Any]:
+        found = jax.lax.map(lambda x: compare(target, x, trials), xs)
+        return [bad.any() for bad in found]
+
+    found = compile(at_points, target, xs, list(trials))(target, xs, list(trials))
     return [pair for pair, bad in zip(about, found, strict=True) if bad]
