@@ -1,4 +1,4 @@
-"""What gradient estimators cost and how noisy they are, and what a program adds to hand-written JAX.
+"""What gradient estimators cost, how noisy they are, and what a program adds to hand-written JAX.
 
 Overhead: the gradient of a chain of 1, 10 and 100 choices (every other one a coin with its score
 function, the others pathwise normals), as a program and unrolled by hand; medians of interleaved

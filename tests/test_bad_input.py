@@ -42,9 +42,22 @@ def counts(y):
     numpyro.sample("y", dist.Poisson(rate), obs=y)
 
 
-def discrete(y):
+def infinite(y):
+    kind = numpyro.sample("kind", dist.Poisson(0.3))
+    numpyro.sample("y", dist.Normal(kind, 1.0), obs=y)
+
+
+def discrete_only(y):
     kind = numpyro.sample("kind", dist.Bernoulli(0.3))
     numpyro.sample("y", dist.Normal(kind, 1.0), obs=y)
+
+
+def selected(X, y):
+    beta = numpyro.sample("beta", dist.Normal(0.0, 1.0))
+    with numpyro.plate("columns", X.shape[1]):
+        z = numpyro.sample("z", dist.Bernoulli(0.3))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Normal(beta * (X @ z), 1.0), obs=y)
 
 
 def wall():
@@ -182,7 +195,12 @@ MODELS = {
     "a name": (fit("eight_schools"), r"a model arrived as str; expected a NumPyro model function"),
     "nothing": (fit(None), r"a model arrived as NoneType; expected a NumPyro model function"),
     "a number": (fit(3.5), r"a model arrived as float; expected a NumPyro model function"),
-    "discrete latent": (fit(discrete, (X,)), r"'kind' is discrete \(Bernoulli\w*\).*sum it out"),
+    "counted": (fit(infinite, (X,)), r"'kind' is discrete \(Poisson\).*only finite supports"),
+    "discrete only": (fit(discrete_only, (X,)), r"discrete latent sites only \(kind\)"),
+    "too many combinations": (
+        fit(selected, (np.ones((2, 50)), np.ones(2))),
+        r"'y' mixes the elements of site 'z' along plate 'columns': 2\^50 combinations.*4,096.*use",
+    ),
     "-inf everywhere": (fit(wall), r"no starting point.*'wall' is -inf; .*give init="),
     "density is -inf": (
         fit(from_log_density(lambda x: x - jnp.inf, 0.0)),
@@ -343,8 +361,8 @@ def test_one_line(call, says, tmp_path):
 
 def test_check_says_the_same_without_raising():
     with pytest.raises(RitzError) as caught:
-        ritz.fit(discrete, (X,))
-    found = ritz.check(discrete, (X,))
+        ritz.fit(discrete_only, (X,))
+    found = ritz.check(discrete_only, (X,))
     assert not found.ok
     assert found.problems == (str(caught.value),)
     assert jax.tree.leaves(found.rows) == []

@@ -63,6 +63,10 @@ _model = _only_if(
     lambda fit: bool(fit.target.observed) and fit.target.has_model,
     "it needs a NumPyro model with observed sites (load a saved fit with its model)",
 )
+_discrete = _only_if(
+    lambda fit: getattr(fit.target, "plan", None) is not None and fit.target.has_full_density,
+    "it needs a NumPyro model with discrete latent sites that sees all data",
+)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -303,6 +307,29 @@ class Fit:
         """Log density of each observation at each stored draw, unscaled."""
         one = lambda target, x, _: target.log_likelihood(x)
         return at_rows(one, self.target, self._drawn["x"], ())
+
+    @_discrete
+    def discrete_posterior(self) -> dict[str, np.ndarray]:
+        r"""Posterior probabilities of the values of each discrete site that was summed out.
+
+        .. math:: p(z_n = k \mid y) \approx
+            \frac{1}{S} \sum_s p(z_n = k \mid \theta_s, y), \quad \theta_s \sim q,
+
+        over the stored draws.
+
+        Returns:
+            by site, an array of its shape (in a scan, with a leading axis over the steps) and a
+            last axis over its values, in the order of its support.
+        """
+        one = lambda target, x, _: target.discrete_posterior(x)
+        rows = np.array_split(self._drawn["x"], 8)
+        means = [
+            jax.tree.map(
+                lambda v: v.mean(axis=0, dtype=np.float64), at_rows(one, self.target, r, ())
+            )
+            for r in rows
+        ]
+        return jax.tree.map(lambda *v: np.mean(v, axis=0), *means)
 
     @_model
     def observed_data(self) -> dict[str, np.ndarray]:

@@ -131,6 +131,9 @@ def fit(
     tabular = isinstance(data, str | os.PathLike | _data.Table) or hasattr(data, "columns")
     if binding is not None and tabular:
         info["data"] = list(binding.report)
+    summed = getattr(target, "plan", None)
+    if summed is not None:
+        info["discrete"] = list(summed.lines)
     return Fit(
         q=problem.family_at(result.state.params),
         target=target,

@@ -67,6 +67,8 @@ class Summary:
             )
         for i, bound in enumerate(f.get("data", ())):
             lines.append(f"{'data' if i == 0 else '':<7} {bound}")
+        for i, site in enumerate(f.get("discrete", ())):
+            lines.append(f"{'sites' if i == 0 else '':<7} {site}")
         lines.append(
             f"fit     {f['family']}, {f['dim']} dimensions, {f['steps']:,} steps of {f['solver']}, "
             f"started from {f['start']}"

@@ -10,8 +10,9 @@ from ritz.target._base import (
     term_name,
 )
 from ritz.target._batched import from_batches
+from ritz.target._from_numpyro import from_numpyro
 from ritz.target._log_density import LogDensityTarget, from_log_density
-from ritz.target._numpyro import NumPyroTarget, from_numpyro
+from ritz.target._numpyro import NumPyroTarget
 from ritz.target._saved import SavedTarget
 
 __all__ = [

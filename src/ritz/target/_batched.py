@@ -11,8 +11,9 @@ from ritz._errors import RitzError
 from ritz.target import _terms
 from ritz.target._base import term_name
 from ritz.target._failure import NeedsValues, label
+from ritz.target._from_numpyro import assemble
 from ritz.target._held import NOTHING, hold
-from ritz.target._numpyro import NumPyroTarget, assemble, split_batch
+from ritz.target._numpyro import NumPyroTarget, split_batch
 from ritz.target._structure import Structure, structure
 
 
@@ -134,7 +135,7 @@ def _depending(
     model: Callable[..., Any], batches: Any, found: Structure, declared: frozenset[str]
 ) -> list[str]:
     """The terms of the log density that the arrays of a batch can change."""
-    target = assemble(model, found, ((), {}), declared=declared)
+    target = assemble(model, found, ((), {}), declared=declared, planned=False)
     batch = batches.abstract(batches.size)
     is_array = lambda v: isinstance(v, jax.ShapeDtypeStruct)
     arrays, static = eqx.partition(batch, is_array)

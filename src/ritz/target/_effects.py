@@ -5,7 +5,7 @@ the sites in them until the loop is done. The handlers here follow into the bodi
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +39,7 @@ class Plates(Messenger):
         taken: plate -> how many of them this run sees.
         rows: plate -> which ones, for those of which it sees some.
         steps: the index of each scan that is being traced, outermost first.
+        lengths: their lengths.
     """
 
     def __init__(self, fn: Any, *, whole: bool, keep: frozenset[str] = frozenset()) -> None:
@@ -48,6 +49,7 @@ class Plates(Messenger):
         self.taken: dict[str, int] = {}
         self.rows: dict[str, Any] = {}
         self.steps: list[Any] = []
+        self.lengths: list[int] = []
         super().__init__(fn)
 
     def process_message(self, msg: Any) -> None:
@@ -78,18 +80,19 @@ class Plates(Messenger):
         # NumPyro counts steps as they run; counted with the data, a step of a reversed scan
         # finds its own values.
         def counted(carry: Any, x: Any) -> Any:
-            with self, self._at(x[0]):
+            with self, self._at(x[0], length):
                 return body(carry, x[1])
 
         msg["args"] = (counted, carry, (jnp.arange(length), xs), length, reverse)
 
     @contextmanager
-    def _at(self, step: Any) -> Iterator[None]:
+    def _at(self, step: Any, length: int) -> Iterator[None]:
         self.steps.append(step)
+        self.lengths.append(length)
         try:
             yield
         finally:
-            self.steps.pop()
+            del self.steps[-1], self.lengths[-1]
 
     def here(self, value: Any) -> Any:
         """The part of a site's whole value that belongs to the present step of each scan."""
@@ -157,6 +160,7 @@ def run(
     keep: frozenset[str] = frozenset(),
     totals: Mapping[str, int] | None = None,
     keyed: bool = False,
+    steps: Sequence[Any] = (),
 ) -> tuple[Trace, Plates]:
     """The trace of one run, and what was noted of the plates.
 
@@ -170,8 +174,10 @@ def run(
         keep: plates that are never made whole.
         totals: plates over a batch's rows, each with the rows of the whole.
         keyed: give every site a key before `value_of` sees it.
+        steps: the position in scans of which the model is a step.
     """
     plates = Plates(model, whole=whole, keep=keep)
+    plates.steps = list(steps)
     wrapped: Any = seed(plates, key) if keyed else plates
     if value_of is not None:
 
@@ -246,6 +252,8 @@ def noted(value_of: Callable[[Any, Plates], Any]) -> Callable[[Any, Plates], Any
 
     def and_note(msg: Any, plates: Plates) -> Any:
         value = value_of(msg, plates)
+        if needs_sum(msg["fn"]):
+            return value
         if value is not None:
             transform = biject_to(msg["fn"].support)
             free = transform.inv(value)
@@ -277,6 +285,11 @@ def is_identity(transform: Any) -> bool:
 def is_factor(fn: Any) -> bool:
     """Whether a sample site's distribution is that of a `numpyro.factor`."""
     return isinstance(unwrapped(fn), dist.Unit)
+
+
+def needs_sum(fn: Any) -> bool:
+    """Whether a latent site is discrete."""
+    return getattr(fn.support, "is_discrete", False)
 
 
 def unwrapped(fn: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Targets from NumPyro models: any model whose latent sites are continuous."""
+"""Targets from NumPyro models; discrete latent sites are summed out."""
 
 import functools
 import inspect
@@ -10,15 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError
 from ritz.target import _effects as effects
-from ritz.target import _terms
+from ritz.target import _factors, _posterior, _terms
 from ritz.target._base import FREE, AbstractTarget, Quantity, Site, check_values, float_dtype
-from ritz.target._failure import NeedsValues, explain, label
-from ritz.target._held import EVERYTHING, INTEGERS, NOTHING, hold, release
+from ritz.target._failure import explain
+from ritz.target._held import hold, release
+from ritz.target._joint import Joint, joint
+from ritz.target._plan import Plan
 from ritz.target._prior import strategies
 from ritz.target._start import search
-from ritz.target._structure import Structure, structure
+from ritz.target._tables import Indices
 
 
 class NumPyroTarget(AbstractTarget):
@@ -37,6 +38,8 @@ class NumPyroTarget(AbstractTarget):
     # Plates of all rows that say how many of them a batch has.
     declared: frozenset[str] = eqx.field(static=True)
     holds_all: bool = eqx.field(static=True)
+    # How discrete latent sites are summed out, where there are any.
+    plan: Plan | None = eqx.field(static=True, default=None)
 
     @property
     def has_full_density(self) -> bool:
@@ -67,12 +70,13 @@ class NumPyroTarget(AbstractTarget):
         if args is None:
             args, kwargs = self.args, self.kwargs
         args, kwargs = release((args, kwargs))
+        value_of = effects.at({site.name: site for site in self.sites}, x)
         return effects.run(
             self.model,
             args,
             kwargs,
             jax.random.key(0) if key is None else key,
-            effects.at({site.name: site for site in self.sites}, x),
+            value_of if self.plan is None else self.plan.value_of({}, value_of),
             whole=key is None,
             keep=self.declared,
             totals=dict(self.totals) if scaled else None,
@@ -86,9 +90,21 @@ class NumPyroTarget(AbstractTarget):
     def terms(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
     ) -> dict[str, Float[Array, ""]]:
+        if self.plan is not None:
+            left = self.plan.sum_out(lambda i: self.factors(x, i, key, batch).factors)
+            return {", ".join(f.names): _factors.over_plates(f, ()).value for f in left}
         if batch is None:
             return _terms.terms(*self.run(x, key, scaled=not self.holds_all))
         return _terms.terms(*self.run(x, key, *split_batch(batch)))
+
+    def factors(
+        self, x: Array, indices: Indices, key: Any = None, batch: Any = None, weights: Any = None
+    ) -> Joint:
+        """A run where discrete sites have given values; see `joint`."""
+        scaled = batch is not None or not self.holds_all
+        arguments = (self.args, self.kwargs) if batch is None else split_batch(batch)
+        totals = dict(self.totals) if scaled else None
+        return joint(self, x, indices, arguments, key=key, totals=totals, weights=weights)
 
     def constrain(self, x: Float[Array, " d"]) -> dict[str, Array]:
         traced, _ = self.run(x)
@@ -105,14 +121,28 @@ class NumPyroTarget(AbstractTarget):
         return jnp.asarray(sum(parts, start=0.0), float_dtype())
 
     def log_likelihood(self, x: Float[Array, " d"]) -> dict[str, Array]:
-        """Log density of each observation, unscaled, by observed site."""
+        """Log density of each observation, unscaled, by observed site.
+
+        Where it depends on discrete sites in the same plates alone, these are summed out;
+        observations that share a discrete site have no log density each, and are left out.
+        """
         traced, _ = self.run(x)
-        return {q.name: _terms.log_prob(traced[q.name], scaled=False) for q in self.observed}
+        out = {q.name: _terms.log_prob(traced[q.name], scaled=False) for q in self.observed}
+        return (
+            out if self.plan is None else self.plan.each(out, lambda i: self.factors(x, i).factors)
+        )
+
+    def discrete_posterior(self, x: Float[Array, " d"]) -> dict[str, Array]:
+        """Probabilities of each discrete site's values given the parameters and the data."""
+        return _posterior.probabilities(self, x)
 
     def predict(
         self, x: Float[Array, " d"], key: Key[Array, ""], args: tuple[Any, ...], kwargs: dict
     ) -> dict[str, Array]:
         """A draw of the observed sites given the latent ones, for the arguments given.
+
+        Discrete sites are drawn given the latent ones, and given the target's own data where
+        they are in no plate; those in plates and scans are drawn anew, as for other rows.
 
         Args:
             x: unconstrained vector.
@@ -125,6 +155,9 @@ class NumPyroTarget(AbstractTarget):
         """
         traced, _ = self.run(x)
         values = {site.name: traced[site.name]["value"] for site in self.sites}
+        if self.plan is not None:
+            key, own = jax.random.split(key)
+            values |= _posterior.shared(self, x, own)
         args, kwargs = _completed(self.model, *release((args, kwargs)))
         drawn = self._redraw(key, args, kwargs, effects.given(values))
         return {q.name: drawn[q.name] for q in self.observed if q.name in drawn}
@@ -166,6 +199,8 @@ class NumPyroTarget(AbstractTarget):
     def _free(self, value_of: Any, key: Any, *, keyed: bool = False) -> Array:
         """The unconstrained vector of latent values."""
         args, kwargs = release((self.args, self.kwargs))
+        if self.plan is not None:
+            value_of = self.plan.value_of({}, value_of)
         traced, _ = effects.run(
             self.model,
             args,
@@ -188,86 +223,6 @@ class NumPyroTarget(AbstractTarget):
             raise explain(error, self.model) from error
         kinds = ("sample", "deterministic")
         return {n: jnp.asarray(s["value"]) for n, s in traced.items() if s["type"] in kinds}
-
-
-def from_numpyro(
-    model: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-) -> NumPyroTarget:
-    """The posterior of a NumPyro model given its arguments.
-
-    Plates (subsampled ones too), `scan`, `cond`, `factor`, improper priors, constrained and
-    reparameterised sites and `deterministic` sites are understood. Arrays among the arguments
-    are traced, so that other data of the same shapes compile nothing; where a model computes
-    Python values from its data (`int(group.max()) + 1`), first the integers among them, then all
-    are closed over instead.
-
-    The log density is that of NumPyro, with two differences. `handlers.scale` and
-    `handlers.mask` around a constrained latent site change its density and not its Jacobian, so
-    that the posterior does not depend on how the site is parameterised. And entries of an
-    `obs_mask` site that have been observed have a standard normal density in place of none.
-
-    Args:
-        model: a function of NumPyro primitives.
-        args: its positional arguments, data included.
-        kwargs: its keyword arguments.
-
-    Returns:
-        the target.
-
-    Raises:
-        RitzError: if the model fails, has no latent site, or has one that is discrete.
-
-    >>> import numpy as np, numpyro, numpyro.distributions as dist
-    >>> def model(y):
-    ...     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
-    ...     numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
-    >>> from_numpyro(model, (np.zeros(3),)).dim
-    1
-    """
-    if not callable(model):
-        raise RitzError(f"the model is a {type(model).__name__}; expected a function")
-    if not isinstance(args, tuple | list):
-        raise RitzError(f"args is a {type(args).__name__}; expected a tuple: args=(y,)")
-    failed: NeedsValues | None = None
-    for holds in (NOTHING, INTEGERS, EVERYTHING):
-        held = hold((tuple(args), dict(kwargs or {})), holds)
-        try:
-            return assemble(model, structure(model, *held), held, holds=holds)
-        except NeedsValues as error:
-            failed = error
-    assert failed is not None
-    raise failed
-
-
-def assemble(
-    model: Callable[..., Any],
-    found: Structure,
-    held: tuple[Any, Any],
-    *,
-    holds: str = NOTHING,
-    totals: tuple[tuple[str, int], ...] = (),
-    declared: frozenset[str] = frozenset(),
-    holds_all: bool = True,
-) -> NumPyroTarget:
-    """A target from what is known of its model; the fields are those of `NumPyroTarget`.
-
-    Raises:
-        RitzError: if the model has no latent site.
-    """
-    if not found.sites:
-        raise RitzError(f"model {label(model)!r} has no latent site: nothing to infer")
-    return NumPyroTarget(
-        sites=found.sites,
-        observed=found.observed,
-        deterministic=found.deterministic,
-        model=model,
-        args=held[0],
-        kwargs=held[1],
-        holds=holds,
-        totals=totals,
-        declared=declared,
-        holds_all=holds_all,
-    )
 
 
 def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -18,6 +18,7 @@ from ritz.target._base import FREE, Quantity, Site
 from ritz.target._constraints import describe
 from ritz.target._failure import explain
 from ritz.target._held import release
+from ritz.target._support import Discrete, discrete, first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Entry:
 
     Attributes:
         name: its name.
-        latent: whether it is neither data nor a factor.
+        latent: whether it is neither data nor a factor, and continuous.
         data: whether it is observed.
         shape: shape of its value.
         unconstrained_shape: of a latent site, shape before the transform.
@@ -54,12 +55,14 @@ class Structure:
         deterministic: the deterministic sites.
         plates: plate -> its rows.
         taken: plate -> how many of them the run saw.
+        discrete: the latent sites that are summed out.
     """
 
     entries: tuple[Entry, ...]
     deterministic: tuple[Quantity, ...]
     plates: dict[str, int]
     taken: dict[str, int]
+    discrete: tuple[Discrete, ...] = ()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -109,9 +112,17 @@ def structure(
     def probe(dynamic: Any) -> None:
         args, kwargs = release(eqx.combine(dynamic, static))
         key = jax.random.key(0)
-        look = effects.noted(_placeholder)
+        summed: dict[str, Discrete] = {}
+
+        def value(msg: Any, plates: effects.Plates) -> Any:
+            if effects.needs_sum(msg["fn"]):
+                summed[msg["name"]] = discrete(msg, plates.lengths[-1] if plates.lengths else None)
+                return first(msg)
+            return _placeholder(msg)
+
+        look = effects.noted(value)
         traced, plates = effects.run(model, args, kwargs, key, look, whole=whole, keep=keep)
-        found.append(_read(traced, plates))
+        found.append(_read(traced, plates, tuple(summed.values())))
 
     is_traced = lambda v: isinstance(v, jax.Array | jax.ShapeDtypeStruct)
     dynamic, static = eqx.partition((args, kwargs), is_traced)
@@ -124,15 +135,10 @@ def structure(
     return found[-1]
 
 
-def _placeholder(msg: Any, plates: effects.Plates) -> Any:
+def _placeholder(msg: Any) -> Any:
     """Zero in unconstrained space, for a latent site that has a density over the reals."""
     name, fn = msg["name"], msg["fn"]
     base = effects.unwrapped(fn)
-    if getattr(fn.support, "is_discrete", False):
-        raise RitzError(
-            f"site {name!r} is discrete ({type(base).__name__}) and not observed; sum it out "
-            "(numpyro.distributions.MixtureSameFamily or logsumexp), or pass its data"
-        )
     if isinstance(base, dist.Delta):
         raise RitzError(
             f"site {name!r} has a Delta distribution; write numpyro.deterministic({name!r}, value)"
@@ -156,7 +162,7 @@ def _placeholder(msg: Any, plates: effects.Plates) -> Any:
     return value
 
 
-def _read(traced: effects.Trace, plates: effects.Plates) -> Structure:
+def _read(traced: effects.Trace, plates: effects.Plates, summed: tuple[Discrete, ...]) -> Structure:
     entries, deterministic = [], []
     frees = _terms.attached(traced, FREE)
     for name, site in traced.items():
@@ -169,14 +175,18 @@ def _read(traced: effects.Trace, plates: effects.Plates) -> Structure:
             deterministic.append(Quantity(name, shape, _dims(site, shape, 0)))
         if site["type"] == "sample":
             entries.append(_entry(name, site, frees.get(name)))
-    return Structure(tuple(entries), tuple(deterministic), dict(plates.sizes), dict(plates.taken))
+    sizes, taken = dict(plates.sizes), dict(plates.taken)
+    return Structure(tuple(entries), tuple(deterministic), sizes, taken, summed)
 
 
 def _entry(name: str, site: Any, free: Any) -> Entry:
     fn, latent = site["fn"], not site["is_observed"]
+    summed = latent and effects.needs_sum(fn)
     shape = jnp.shape(site["value"])
     frames = frozenset(frame.name for frame in site["cond_indep_stack"])
     dims = _dims(site, shape, len(fn.event_shape))
+    if summed:
+        return Entry(name, False, False, shape, (), None, dims, frames)
     if latent:
         free_shape = jnp.shape(free["value"])
         return Entry(name, True, False, shape, free_shape, fn.support, dims, frames)
