@@ -64,10 +64,9 @@ def chain_by_hand(theta: Any, key: Any) -> Any:
         if i % 2:
             x = theta[i] * x + jax.random.normal(draw)
         else:
-            logit = theta[i] + 0.1 * x
-            z = stop(jax.random.bernoulli(draw, jax.nn.sigmoid(logit)).astype(float))
-            log_q = -jax.nn.softplus(jnp.where(z == 1.0, -logit, logit))
-            score_so_far = score_so_far + log_q
+            coin = dist.Bernoulli(logits=theta[i] + 0.1 * x)
+            z = stop(coin.sample(draw))
+            score_so_far = score_so_far + coin.log_prob(z)
             x = 0.5 * x + z
         cost = (x - 0.3) ** 2
         total = total + cost + stop(cost) * (score_so_far - stop(score_so_far))

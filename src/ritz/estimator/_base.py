@@ -92,9 +92,17 @@ def stop(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
 
 
+@jax.custom_jvp
 def detached(log_q: Array) -> Array:
     r"""0, whose derivative is the score: :math:`e^{\log q - \bot \log q} - 1`.
 
     Higher derivatives are those of a likelihood ratio (Foerster et al. 2018, "DiCE").
     """
-    return jnp.expm1(log_q - jax.lax.stop_gradient(log_q))
+    return jnp.zeros_like(log_q)
+
+
+@detached.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # Written out, the exponential would keep the value of log q alive, which nobody needs.
+    (log_q,), (tangent,) = primals, tangents
+    return detached(log_q), (1.0 + detached(log_q)) * tangent

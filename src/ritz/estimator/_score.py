@@ -21,8 +21,8 @@ class Score(AbstractEstimator):
 
     @property
     def ratio(self) -> bool:
-        """Whether there is no baseline, so that the likelihood ratio is all."""
-        return self.baseline is None
+        """Whether there is no baseline, nor another `combine`: the likelihood ratio is all."""
+        return self.baseline is None and type(self).combine is Score.combine
 
     def check(self, q: Any) -> None:
         _needs_log_prob(self, q)

@@ -55,18 +55,24 @@ class Record(NamedTuple):
 
 
 class Records(dict[int, Record]):
-    """The choices that have been made, by number, and sums of their log densities."""
+    """The choices that have been made, by number, and likelihood ratios of several at once."""
 
     def __init__(self, known: dict[int, Record] | None = None) -> None:
         super().__init__(known or {})
         self.sums: dict[tuple[int, ...], Any] = {(): 0.0}
+        self.credits: dict[tuple[int, ...], Any] = {}
 
-    def total(self, sites: tuple[int, ...]) -> Any:
-        """The sum over choices; a program's terms mostly depend on one choice more each."""
+    def credit(self, sites: tuple[int, ...]) -> Any:
+        """`detached` of all their log densities; a term mostly depends on one choice more."""
+        if sites not in self.credits:
+            self.credits[sites] = detached(self._total(sites))
+        return self.credits[sites]
+
+    def _total(self, sites: tuple[int, ...]) -> Any:
         known = next(n for n in range(len(sites), -1, -1) if sites[:n] in self.sums)
         for n in range(known, len(sites)):
             (note,) = self[sites[n]].notes.values()
-            self.sums[sites[: n + 1]] = self.sums[sites[:n]] + note.sum()
+            self.sums[sites[: n + 1]] = self.sums[sites[:n]] + (note.sum() if note.ndim else note)
         return self.sums[sites]
 
 
@@ -102,7 +108,7 @@ def settled(value: Value, records: Records) -> Any:
         array = record.estimator.combine(front(f), {k: front(n) for k, n in notes.items()})
         stacked = tuple(s for s in union if s != site)
     if whole:
-        array = array + array * detached(records.total(tuple(sorted(whole))))
+        array = array + array * records.credit(tuple(sorted(whole)))
     return array
 
 
