@@ -45,9 +45,9 @@ def test_draws_are_functions_of_the_key_and_their_number(fit):
         assert many[name].shape == (1203, *few[name].shape[1:])
         assert np.array_equal(few[name], many[name][:7])
     assert not np.array_equal(few["mu"], fit.sample(7, jax.random.key(6))["mu"])
-    np.testing.assert_allclose(
-        many["theta"], many["mu"][:, None] + many["tau"][:, None] * many["eta"], rtol=1e-4
-    )
+    # where the two terms cancel, float32 leaves the rounding of each
+    theta = many["mu"][:, None] + many["tau"][:, None] * many["eta"]
+    np.testing.assert_allclose(many["theta"], theta, rtol=1e-4, atol=1e-5)
     again = ritz.fit(schools, (SIGMA, Y), family="full_rank", steps=6000)
     assert np.array_equal(again.sample(7, key)["tau"], few["tau"])
     other = ritz.fit(schools, (SIGMA, Y), family="full_rank", steps=6000, seed=1)
