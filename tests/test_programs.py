@@ -20,6 +20,7 @@ from ritz.estimator import (
     enumerate_support,
     law,
     pathwise,
+    rejection,
     running_mean,
     score,
 )
@@ -254,6 +255,31 @@ def test_long_scan_agrees_with_the_score_function():
     program, _ = two_levels(30)
     found = check_unbiased(program, jnp.array([0.8, -0.4]), draws=20_000)
     assert found, str(found)
+
+
+@pytest.mark.parametrize("how", [score(), rejection(0)], ids=["score", "rejection"])
+@pytest.mark.parametrize("unrolled", [16, 0])
+def test_gammas_that_reach_the_next_step(how, unrolled, monkeypatch):
+    """x' ~ Gamma(1 + t x, 1): the means have a closed form, of any number of steps."""
+    monkeypatch.setattr(_graph, "UNROLLED", unrolled)
+
+    def program(t):
+        def body(x, _):
+            x = sample(dist.Gamma(1.0 + t * x, 1.0), how)
+            return x, x
+
+        last, xs = lax.scan(body, jnp.array(1.0), None, length=4)
+        return xs.sum() + last**2
+
+    def exact(t):
+        mean, square, total = 1.0, 1.0, 0.0
+        for _ in range(4):  # E[x'] = a and E[x'^2] = a + a^2 for a shape a
+            square = 1.0 + t * mean + 1.0 + 2.0 * t * mean + t**2 * square
+            mean = 1.0 + t * mean
+            total = total + mean
+        return total + square
+
+    holds(program, jnp.asarray(0.4), exact, draws=40_000)
 
 
 def test_summed_choice_that_reaches_the_next_step_is_refused():

@@ -1,5 +1,6 @@
 """Control variates from Stein's identity, in a kernel's span."""
 
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -10,7 +11,6 @@ from jaxtyping import Array, Float, Key
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import law
 from ritz.estimator._base import AbstractEstimator, Draw
-from ritz.estimator._element import size
 from ritz.estimator._gaussian import needs_gaussian, pushed
 
 
@@ -28,9 +28,9 @@ class KernelControlVariates(AbstractEstimator):
 
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         shape, push = pushed(q)
-        batch, d = law.batch_shape(q), size(law.event_shape(q))
+        batch, d = law.batch_shape(q), math.prod(law.event_shape(q))
         noise = jax.random.normal(key, (self.draws, *shape), law.value(q).dtype)
-        points = noise.reshape(self.draws, size(batch), d)
+        points = noise.reshape(self.draws, math.prod(batch), d)
         weight = jax.vmap(self.weights, in_axes=1, out_axes=1)(points)
         return Draw(jax.vmap(push)(noise), {"weight": weight.reshape(self.draws, *batch)})
 

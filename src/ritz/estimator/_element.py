@@ -1,6 +1,5 @@
 """What an element of a NumPyro distribution is, under `expand` and `to_event`."""
 
-import math
 from typing import Any
 
 import jax
@@ -88,8 +87,3 @@ def hard_log_prob(q: Any, x: Array) -> Array:
     if binary:
         return last(jax.nn.log_sigmoid(jnp.where(x > 0.5, logits, -logits)), events)
     return last(jnp.where(x > 0.5, logits, 0.0).sum(-1), events)
-
-
-def size(shape: tuple[int, ...]) -> int:
-    """The number of elements."""
-    return math.prod(shape)

@@ -1,5 +1,6 @@
 """Deterministic quadrature of Gaussian choices."""
 
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -11,7 +12,6 @@ from jaxtyping import Array, Key
 from ritz._errors import whole_number
 from ritz.estimator import law
 from ritz.estimator._base import AbstractEstimator, Draw
-from ritz.estimator._element import size
 from ritz.estimator._gaussian import needs_gaussian, pushed
 
 
@@ -61,7 +61,7 @@ class Unscented(Quadrature):
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         shape, push = pushed(q)
         batch, event = law.batch_shape(q), law.event_shape(q)
-        d = size(event)
+        d = math.prod(event)
         dtype = law.value(q).dtype
         axes = jnp.sqrt(d) * jnp.eye(d, dtype=dtype)
         noise = jnp.concatenate([axes, -axes]).reshape(2 * d, *(1,) * len(batch), *event)

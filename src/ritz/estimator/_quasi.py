@@ -1,5 +1,6 @@
 """Correlated draws: randomised quasi-Monte Carlo and antithetic pairs."""
 
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -44,13 +45,13 @@ class QuasiMonteCarlo(_Mean):
 
     def check(self, q: Any) -> None:
         needs_gaussian(self, q)
-        n = element.size(pushed(q)[0])
+        n = math.prod(pushed(q)[0])
         if n > DIMENSIONS:
             raise law.refuse(self, q, f"it has more than {DIMENSIONS} numbers", "pathwise()")
 
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         shape, push = pushed(q)
-        u = shifted(self.draws, element.size(shape), key, law.value(q).dtype)
+        u = shifted(self.draws, math.prod(shape), key, law.value(q).dtype)
         noise = jax.scipy.special.ndtri(u).reshape(self.draws, *shape)
         return Draw(jax.vmap(push)(noise), {})
 

@@ -10,23 +10,17 @@ from jaxtyping import Array, Float, Key
 from ritz._errors import RitzError
 from ritz.estimator import _element as element
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw, detached
-from ritz.estimator._relaxed import hard, noisy, positive, relaxed
+from ritz.estimator._base import Draw, detached
+from ritz.estimator._relaxed import AbstractRelaxation, hard, noisy, positive, relaxed
 
 
-class Rebar(AbstractEstimator):
+class Rebar(AbstractRelaxation):
     """See `rebar`."""
 
     stacked: ClassVar[bool] = True
     cost: ClassVar[str] = "3"
     temperature: Float[Array, ""]
     scale: Float[Array, ""]
-
-    def check(self, q: Any) -> None:
-        element.needs_logits(self, q)
-
-    def value(self, q: Any) -> Any:
-        return element.relaxed_value(q)
 
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         binary, logits, _ = element.discrete_logits(q)
@@ -44,20 +38,11 @@ class Rebar(AbstractEstimator):
         control = control - jax.lax.stop_gradient(control)
         return f + f * credit + notes["scale"][0] * control
 
-    def log_prob(self, q: Any, x: Any) -> Array:
-        return element.relaxed_log_prob(q, x)
 
-
-class Relax(AbstractEstimator):
+class Relax(AbstractRelaxation):
     """See `relax`."""
 
     network: Callable[..., Any]
-
-    def check(self, q: Any) -> None:
-        element.needs_logits(self, q)
-
-    def value(self, q: Any) -> Any:
-        return element.relaxed_value(q)
 
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         binary, logits, _ = element.discrete_logits(q)
@@ -77,9 +62,6 @@ class Relax(AbstractEstimator):
 
     def combine(self, f: Array, notes: dict[str, Array]) -> Array:
         return f + f * detached(notes["log_q"]) + notes["control"]
-
-    def log_prob(self, q: Any, x: Any) -> Array:
-        return element.relaxed_log_prob(q, x)
 
 
 def coupled(binary: bool, logits: Array, key: Key[Array, ""]) -> tuple[Array, Array, Array]:

@@ -12,39 +12,37 @@ from ritz.estimator import _element as element
 from ritz.estimator._base import AbstractEstimator, Draw
 
 
-class GumbelSoftmax(AbstractEstimator):
+class AbstractRelaxation(AbstractEstimator):
+    """Of Bernoulli and Categorical choices: numbers in [0, 1], and vectors on the simplex."""
+
+    def check(self, q: Any) -> None:
+        element.needs_logits(self, q)
+
+    def value(self, q: Any) -> Any:
+        return element.relaxed_value(q)
+
+    def log_prob(self, q: Any, x: Any) -> Array:
+        return element.relaxed_log_prob(q, x)
+
+
+class GumbelSoftmax(AbstractRelaxation):
     """See `gumbel_softmax`."""
 
     biased: ClassVar[bool] = True
     combines: ClassVar[bool] = False
     temperature: Float[Array, ""]
 
-    def check(self, q: Any) -> None:
-        element.needs_logits(self, q)
-
-    def value(self, q: Any) -> Any:
-        return element.relaxed_value(q)
-
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         binary, logits, _ = element.discrete_logits(q)
         return Draw(relaxed(binary, noisy(binary, logits, key), self.temperature), {})
 
-    def log_prob(self, q: Any, x: Any) -> Array:
-        return element.relaxed_log_prob(q, x)
 
-
-class StraightThrough(AbstractEstimator):
+class StraightThrough(AbstractRelaxation):
     """See `straight_through`."""
 
     biased: ClassVar[bool] = True
     combines: ClassVar[bool] = False
     temperature: Float[Array, ""] | None
-
-    def check(self, q: Any) -> None:
-        element.needs_logits(self, q)
-
-    def value(self, q: Any) -> Any:
-        return element.relaxed_value(q)
 
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         binary, logits, _ = element.discrete_logits(q)
@@ -54,9 +52,6 @@ class StraightThrough(AbstractEstimator):
         else:
             soft = relaxed(binary, z, self.temperature)
         return Draw(hard(binary, z) + soft - jax.lax.stop_gradient(soft), {})
-
-    def log_prob(self, q: Any, x: Any) -> Array:
-        return element.relaxed_log_prob(q, x)
 
 
 def noisy(binary: bool, logits: Array, key: Key[Array, ""]) -> Array:

@@ -93,6 +93,19 @@ class AbstractObjective(eqx.Module):
         return loss, {"loss": loss, "loss_se": values.std(ddof=1) / len(keys) ** 0.5}
 
 
+class AbstractAveraged(AbstractObjective):
+    """A loss whose program runs several times, independently, in one evaluation.
+
+    Attributes:
+        draws: how many times.
+    """
+
+    draws: int = eqx.field(static=True)
+
+    def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
+        return key[None] if self.draws == 1 else jax.random.split(key, self.draws)
+
+
 class Program(AbstractObjective):
     """A loss given as a function.
 

@@ -4,6 +4,7 @@ The family is sampled as it is, without a derivative through the draws, so that 
 the same gradient.
 """
 
+import abc
 from typing import Any
 
 import equinox as eqx
@@ -20,8 +21,8 @@ from ritz.objective._importance import log_mean_exp
 from ritz.program import sample
 
 
-class ForwardKL(AbstractObjective):
-    """See `forward_kl`.
+class AbstractScored(AbstractObjective):
+    """A loss of the log densities of K constant draws.
 
     Attributes:
         draws: K.
@@ -29,28 +30,38 @@ class ForwardKL(AbstractObjective):
 
     draws: int = eqx.field(static=True)
 
+    @abc.abstractmethod
+    def of_densities(
+        self, log_p: Float[Array, " K"], log_q: Float[Array, " K"]
+    ) -> Float[Array, ""]:
+        """The loss of one set of draws; only the densities have derivatives."""
+
     def program(
         self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
     ) -> Float[Array, ""]:
-        log_p, log_q = _scored(q, target, estimator, self.draws)
+        def one(_: Any) -> tuple[Array, Array]:
+            x = jax.lax.stop_gradient(sample(constant(q), estimator))
+            return target.log_density(x), law.log_prob(q, x).sum()
+
+        return self.of_densities(*jax.vmap(one)(jnp.arange(self.draws)))
+
+
+class ForwardKL(AbstractScored):
+    """See `forward_kl`."""
+
+    def of_densities(
+        self, log_p: Float[Array, " K"], log_q: Float[Array, " K"]
+    ) -> Float[Array, ""]:
         log_w = jax.lax.stop_gradient(log_p - log_q)
-        weights = jax.nn.softmax(log_w)
-        return weights @ (log_p - log_q) - log_mean_exp(log_w)
+        return jax.nn.softmax(log_w) @ (log_p - log_q) - log_mean_exp(log_w)
 
 
-class LogVariance(AbstractObjective):
-    """See `log_variance`.
+class LogVariance(AbstractScored):
+    """See `log_variance`."""
 
-    Attributes:
-        draws: K.
-    """
-
-    draws: int = eqx.field(static=True)
-
-    def program(
-        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
+    def of_densities(
+        self, log_p: Float[Array, " K"], log_q: Float[Array, " K"]
     ) -> Float[Array, ""]:
-        log_p, log_q = _scored(q, target, estimator, self.draws)
         return 0.5 * (log_p - log_q).var(ddof=1)
 
 
@@ -84,15 +95,6 @@ class TailAdaptive(AbstractObjective):
         tail = (held[:, None] <= held).mean(1)  # the share of weights that are no smaller
         weights = tail**self.beta / (tail**self.beta).sum()
         return -(weights @ log_w)
-
-
-def _scored(q: Any, target: Density, estimator: AbstractEstimator, draws: int) -> Any:
-    def one(_: Any) -> tuple[Array, Array]:
-        x = sample(constant(q), estimator)
-        x = jax.lax.stop_gradient(x)
-        return target.log_density(x), law.log_prob(q, x).sum()
-
-    return jax.vmap(one)(jnp.arange(draws))
 
 
 def forward_kl(draws: Any = 16) -> ForwardKL:

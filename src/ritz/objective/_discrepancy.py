@@ -11,21 +11,12 @@ from jaxtyping import Array, Float
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import AbstractEstimator, law
 from ritz.family import AbstractFamily
-from ritz.objective._base import AbstractObjective, Density
+from ritz.objective._base import AbstractAveraged, AbstractObjective, Density
 from ritz.program import sample
 
 
-class Fisher(AbstractObjective):
-    """See `fisher_divergence`.
-
-    Attributes:
-        draws: independent draws that are averaged.
-    """
-
-    draws: int = eqx.field(static=True)
-
-    def keys(self, key: Any) -> Any:
-        return key[None] if self.draws == 1 else jax.random.split(key, self.draws)
+class Fisher(AbstractAveraged):
+    """See `fisher_divergence`."""
 
     def program(
         self, q: AbstractFamily, target: Density, estimator: AbstractEstimator

@@ -3,25 +3,22 @@
 from typing import Any, Literal
 
 import equinox as eqx
-import jax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import AbstractEstimator
 from ritz.family import AbstractFamily
-from ritz.objective._base import AbstractObjective, Density
+from ritz.objective._base import AbstractAveraged, Density
 from ritz.program import sample, sample_and_log_prob
 
 
-class NegativeELBO(AbstractObjective):
+class NegativeELBO(AbstractAveraged):
     r"""The negative evidence lower bound; see `negative_elbo`.
 
     Attributes:
-        draws: K.
         entropy: "closed" or "mc".
     """
 
-    draws: int = eqx.field(static=True)
     entropy: Literal["closed", "mc"] = eqx.field(static=True)
 
     @property
@@ -30,9 +27,6 @@ class NegativeELBO(AbstractObjective):
 
     def check(self, estimator: AbstractEstimator) -> None:
         pass  # linear in log q
-
-    def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
-        return key[None] if self.draws == 1 else jax.random.split(key, self.draws)
 
     def program(
         self, q: AbstractFamily, target: Density, estimator: AbstractEstimator

@@ -3,17 +3,16 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import AbstractEstimator
 from ritz.family import AbstractFamily
-from ritz.objective._base import AbstractObjective, Density
+from ritz.objective._base import AbstractAveraged, Density
 from ritz.program import sample
 
 
-class WeightedELBO(AbstractObjective):
+class WeightedELBO(AbstractAveraged):
     r"""Minus the ELBO with weights on its three parts.
 
     .. math:: -\mathbb{E}_q[a \log p(y \mid x) + b \log p(x)] - c\,\mathbb{H}(q).
@@ -22,20 +21,15 @@ class WeightedELBO(AbstractObjective):
         likelihood: a.
         prior: b, on the latent sites and the Jacobian of their constraints.
         entropy: c.
-        draws: independent draws that are averaged.
     """
 
     likelihood: float = eqx.field(static=True)
     prior: float = eqx.field(static=True)
     entropy: float = eqx.field(static=True)
-    draws: int = eqx.field(static=True)
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"sample", "entropy"})
-
-    def keys(self, key: Any) -> Any:
-        return key[None] if self.draws == 1 else jax.random.split(key, self.draws)
 
     def program(
         self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
@@ -75,7 +69,7 @@ def beta_elbo(beta: Any, draws: Any = 1) -> WeightedELBO:
     4.0
     """
     beta = _positive("beta", beta)
-    return WeightedELBO(1.0, beta, beta, _draws(draws))
+    return WeightedELBO(_draws(draws), 1.0, beta, beta)
 
 
 def tempered_elbo(temperature: Any, draws: Any = 1) -> WeightedELBO:
@@ -94,7 +88,7 @@ def tempered_elbo(temperature: Any, draws: Any = 1) -> WeightedELBO:
     >>> tempered_elbo(2.0).entropy
     2.0
     """
-    return WeightedELBO(1.0, 1.0, _positive("temperature", temperature), _draws(draws))
+    return WeightedELBO(_draws(draws), 1.0, 1.0, _positive("temperature", temperature))
 
 
 def data_emphasised_elbo(kappa: Any, draws: Any = 1) -> WeightedELBO:
@@ -116,7 +110,7 @@ def data_emphasised_elbo(kappa: Any, draws: Any = 1) -> WeightedELBO:
     >>> data_emphasised_elbo(10.0).likelihood
     10.0
     """
-    return WeightedELBO(_positive("kappa", kappa), 1.0, 1.0, _draws(draws))
+    return WeightedELBO(_draws(draws), _positive("kappa", kappa), 1.0, 1.0)
 
 
 def _positive(name: str, value: Any) -> float:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ritz._errors import RitzError
 from ritz.estimator import score
+from ritz.program._graph import graph
 from ritz.program._value import Record, Records, Value, lifted
 
 
@@ -34,8 +35,7 @@ def repeat(
         settle: of which results means are taken.
         instead: an estimator in the place of each choice's own, or None.
     """
-    from ritz.program._expectation import linear_inputs, run
-    from ritz.program._graph import graph
+    from ritz.program._expectation import linear_inputs, run  # which runs scans by this function
 
     params = op.params
     consts, carries, length = params["num_consts"], params["num_carry"], params["length"]
@@ -46,7 +46,7 @@ def repeat(
     past = -1  # the number, within a step, of all choices of the steps before
 
     def whole(*arrays: Any) -> Any:
-        fixed, start, rows = arrays[:consts], arrays[consts : consts + carries], arrays
+        fixed, start = arrays[:consts], arrays[consts : consts + carries]
         rows = arrays[consts + carries :]
 
         def step(state: Any, row: Any) -> Any:
@@ -65,9 +65,8 @@ def repeat(
                     raise _too_many(records[value.stacked[-1]].estimator, length)
                 sent |= set() if done else set(value.deps)
             for choice in sent - {past}:
-                record = records[choice]
-                if record.estimator.combines:
-                    log_q = log_q + record.notes["log_q"].sum()
+                for name, note in records[choice].notes.items():
+                    log_q = log_q + note.sum() if name.startswith("log") else log_q
             arrays = [v.array for v in found]
             return (arrays[:carries], log_q), arrays[carries:]
 

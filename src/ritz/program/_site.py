@@ -21,7 +21,7 @@ class Site:
 
     Attributes:
         name: for messages.
-        estimator: how it is estimated, without its arrays.
+        static: the distribution and the estimator, without their arrays.
         plates: the axes of a draw whose elements are independent given the parameters.
         own: how many last axes of each parameter belong to an element, or None.
     """
@@ -30,9 +30,7 @@ class Site:
         self.name = name or f"a {type(q).__name__}"
         arrays, self.static = eqx.partition((q, estimator), eqx.is_array)
         leaves, self.treedef = jax.tree.flatten(arrays)
-        self.ranks = tuple(jnp.ndim(x) for x in leaves)
         self.leaves = leaves
-        self.estimator = estimator
         self.plates = law.batch_shape(q)
         self.own = law.own_axes(q)
         self.aval = estimator.value(q)

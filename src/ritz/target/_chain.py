@@ -20,7 +20,7 @@ from jax.interpreters import partial_eval
 from ritz._errors import RitzError
 from ritz.target import _factors
 from ritz.target._factors import Factor, Mixed
-from ritz.target._support import Discrete
+from ritz.target._support import Discrete, moving_support
 from ritz.target._tables import WEIGHT, Indices, look_up, tables, unlike, weight
 
 # Stands for the states of all steps but the last.
@@ -104,10 +104,7 @@ class Chain:
         for (kind, name), (js, _, sites) in uses.items():
             on = before(js) | sites
             if on and kind == "sample":
-                raise RitzError(
-                    f"the support of site {name!r} depends on the discrete site {self.names[0]!r}, "
-                    "so that its values cannot outlive the sum; give it bounds that do not"
-                )
+                raise moving_support(name, self.names[0])
             if on and kind == "deterministic":
                 hidden.append(name)
             if on and kind == "factor":

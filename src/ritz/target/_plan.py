@@ -17,7 +17,7 @@ from ritz.target._base import float_dtype, term_name
 from ritz.target._chain import PATH
 from ritz.target._effects import Plates
 from ritz.target._factors import Factor, Mixed
-from ritz.target._support import LIMIT, Discrete, elements
+from ritz.target._support import LIMIT, Discrete, elements, moving_support
 from ritz.target._tables import Indices, look_up, tables, unlike
 
 
@@ -164,10 +164,7 @@ def dependence(target: Any) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]
                 "step; put what needs it into the body of the scan"
             )
         if on and kind == "latent":
-            raise RitzError(
-                f"the support of site {name!r} depends on the discrete site {min(on)!r}, so that "
-                "its values cannot outlive the sum; give it bounds that do not, or pass data"
-            )
+            raise moving_support(name, min(on))
         if on and kind == "value":
             hidden.append(name)
         if on and kind == "factor":

@@ -165,3 +165,11 @@ def first(msg: Any) -> Any:
     """A discrete site's first value, at each of its elements."""
     site = discrete(msg)
     return jnp.full(site.shape, site.support[0])
+
+
+def moving_support(name: str, discrete: str) -> RitzError:
+    """The error of a site whose support depends on a site that is summed out."""
+    return RitzError(
+        f"the support of site {name!r} depends on the discrete site {discrete!r}, so that its "
+        "values cannot outlive the sum; give it bounds that do not, or pass data"
+    )
