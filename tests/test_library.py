@@ -18,6 +18,7 @@ from numpyro.infer.util import log_density, potential_energy, unconstrain_fn
 
 import ritz.target.library as library
 from ritz._errors import RitzError
+from ritz.target import from_numpyro
 
 # Latent sites with their shapes, deterministic sites, and the size of the observed one.
 SITES = {
@@ -36,16 +37,30 @@ SITES = {
         set(),
         120,
     ),
+    "hidden_markov_nile": ({"stay": (), "flow": (2,), "sigma": (), "z": (100,)}, set(), 100),
     "logistic_breast_cancer": ({"intercept": (), "beta": (30,)}, set(), 569),
+    "mixture_iris": ({"weights": (2,), "mu": (2,), "sigma": (2,), "z": (150,)}, set(), 150),
     "ordinal_regression": ({"beta": (5,), "cutpoints": (6,)}, set(), 944),
     "poisson_counties": ({"mu": (), "tau": (), "z": (301,)}, {"rate"}, 301),
     "robust_diabetes": ({"intercept": (), "beta": (10,), "sigma": (), "nu": ()}, set(), 442),
+    "selection_diabetes": (
+        {"share": (), "sigma": (), "used": (10,), "beta": (10,)},
+        set(),
+        442,
+    ),
     "state_space_nile": (
         {"sigma_level": (), "sigma_flow": (), "first": (), "z": (99,)},
         {"level"},
         100,
     ),
     "stochastic_volatility": ({"mu": (), "phi": (), "sigma": (), "z": (250,)}, {"h"}, 250),
+}
+
+# Those with discrete sites, and how their targets treat them.
+DISCRETE = {
+    "hidden_markov_nile": "z: summed, 2 values, scan of 100",
+    "mixture_iris": "z: summed, 2 values, plate of 150",
+    "selection_diabetes": "used: summed, 2 values, 10 elements jointly (1,024 combinations)",
 }
 
 
@@ -97,8 +112,19 @@ def test_a_target_is_finite_in_float32_at_its_median(name):
     latent, deterministic, rows = SITES[name]
     traces = []
 
+    target = from_numpyro(packaged.model, (), data) if name in DISCRETE else None
+    own = set() if target is None else {site.name for site in target.sites}
+    if target is not None:
+        assert target.lines == (DISCRETE[name],)
+
     @compiled
     def evaluate(key, scale):
+        if target is not None:
+            model = handlers.seed(packaged.model, key)
+            traces.append(handlers.trace(model).get_trace(**data))
+            start = target.unconstrain({k: traces[-1][k]["value"] for k in latent if k in own})
+            x = start + scale * jax.random.normal(key, start.shape)
+            return jax.value_and_grad(target.log_density)(x)
         model = handlers.seed(packaged.model, key)
         model = handlers.substitute(model, substitute_fn=init_to_median)
         traces.append(handlers.trace(model).get_trace(**data))
@@ -154,6 +180,17 @@ def test_the_two_schools_have_one_posterior():
         theta = shared["mu"] + shared["tau"] * eta
         centred = _log_joint("eight_schools_centered", data, {**shared, "theta": theta})
         np.testing.assert_allclose(free, centred + 8 * jnp.log(shared["tau"]), rtol=1e-5)
+
+
+def test_the_two_mixtures_have_one_posterior():
+    """Assignments summed out by Ritz, and by hand."""
+    data = library.get("mixture_iris").data()
+    target = from_numpyro(library.get("mixture_iris").model, (), data)
+    for seed in range(3):
+        x = jax.random.normal(jax.random.key(seed), (target.dim,))
+        values = target.constrain(x)
+        by_hand = _log_joint("gaussian_mixture", data, values) + target.log_det(x)
+        np.testing.assert_allclose(jax.jit(lambda x: target.log_density(x))(x), by_hand, rtol=1e-5)
 
 
 def _kalman_log_likelihood(y, sigma_level, sigma_flow, mean, sd):

@@ -107,7 +107,7 @@ def _stored(arrays: dict[str, np.ndarray], saved: SavedTarget) -> dict[str, Any]
     shapes = {f"draws/{q.name}": q.shape for q in (*saved.sites, *saved.deterministic)}
     shapes["x"] = (saved.dim,)
     shapes |= {"log_weights": ()} if "log_weights" in arrays else {}
-    floats = {"x", "log_weights", *(f"draws/{site.name}" for site in saved.sites)}
+    floats = {"x", "log_weights", *(f"draws/{s.name}" for s in saved.sites if s.values is None)}
     for name, shape in shapes.items():
         array = arrays[name]
         _need(array.shape == (DRAWS, *shape), f"{name} has shape {array.shape}")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import paramax
 
+from ritz import _probabilities
 from ritz import data as _data
 from ritz._compile import compile, spent
 from ritz._draws import at_keys, at_rows
@@ -64,7 +65,7 @@ _model = _only_if(
     "it needs a NumPyro model with observed sites (load a saved fit with its model)",
 )
 _discrete = _only_if(
-    lambda fit: getattr(fit.target, "plan", None) is not None and fit.target.has_full_density,
+    lambda fit: bool(getattr(fit.target, "lines", ())) and fit.target.has_full_density,
     "it needs a NumPyro model with discrete latent sites that sees all data",
 )
 
@@ -310,26 +311,20 @@ class Fit:
 
     @_discrete
     def discrete_posterior(self) -> dict[str, np.ndarray]:
-        r"""Posterior probabilities of the values of each discrete site that was summed out.
+        r"""Posterior probabilities of the values of each discrete site.
+
+        Of one that was summed out,
 
         .. math:: p(z_n = k \mid y) \approx
             \frac{1}{S} \sum_s p(z_n = k \mid \theta_s, y), \quad \theta_s \sim q,
 
-        over the stored draws.
+        over the stored draws; of one that q draws, how often it has each value there.
 
         Returns:
             by site, an array of its shape (in a scan, with a leading axis over the steps) and a
             last axis over its values, in the order of its support.
         """
-        one = lambda target, x, _: target.discrete_posterior(x)
-        rows = np.array_split(self._drawn["x"], 8)
-        means = [
-            jax.tree.map(
-                lambda v: v.mean(axis=0, dtype=np.float64), at_rows(one, self.target, r, ())
-            )
-            for r in rows
-        ]
-        return jax.tree.map(lambda *v: np.mean(v, axis=0), *means)
+        return _probabilities.of_values(self.target, self._drawn["x"])
 
     @_model
     def observed_data(self) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ritz import _probabilities
 from ritz.diagnose import PSIS, moment_shift
 from ritz.report import labels
 from ritz.solver import History
@@ -46,7 +47,10 @@ def doubts(
             "posterior, often its tails or correlations; try more steps, "
             f"{instead}reparameterise the model",
         ]
-    shift = moment_shift(x, smoothed)
+    out += _probabilities.doubts(target, x)
+    if target.continuous_dim == 0:
+        return out
+    shift = moment_shift(x[:, : target.continuous_dim], smoothed)
     mean, log_sd = np.abs(shift.mean), np.abs(shift.log_sd)
     allowed = 2 * shift.noise
     if mean.max() > MEAN_OFF + allowed or log_sd.max() > LOG_SD_OFF + allowed:

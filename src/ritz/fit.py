@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ritz import _discrete
 from ritz import data as _data
 from ritz import family as _family
 from ritz._compile import spent
@@ -36,6 +37,7 @@ def fit(
     family: Any = None,
     objective: Any = None,
     estimator: Any = None,
+    discrete: Any = None,
     solver: Any = None,
     steps: Any = 10_000,
     lr: Any = 0.02,
@@ -65,6 +67,11 @@ def fit(
             `negative_elbo(draws)`.
         estimator: from `ritz.estimator`; by default `pathwise()` where the family's draws are
             differentiable.
+        discrete: what is done with the model's discrete latent sites: "summed", exactly;
+            "score", drawn from independent choices by the score function; "relaxed", drawn by
+            the Gumbel-softmax relaxation, for choices of 0 or 1; an estimator; or a mapping from
+            sites to these. By default they are summed, and drawn where too many combinations
+            would have to be. The summary says what was done.
         solver: an Optax transformation or a `ritz.solver`; by default `adam(lr, steps)`.
         steps: how many steps to make.
         lr: the learning rate of the default solver.
@@ -94,14 +101,15 @@ def fit(
     """
     began, spent_before = time.perf_counter(), spent()
     key = _key(seed)
-    target, batches, binding = _target(model, data)
+    treatment, by_site = _discrete.split(discrete)
+    target, batches, binding = _target(model, data, treatment)
     start_key, run_key, fit_key = jax.random.split(key, 3)
     q, how = _start(target, family, init, start_key)
     problem = Problem(
         target,
         q,
         _objective(objective, draws),
-        _part("estimator", estimator, AbstractEstimator, "pathwise", lambda: default(q)),
+        _estimator(estimator, q, target, by_site),
     )
     chosen = _solver(solver, lr, steps)
     result = run(
@@ -131,9 +139,9 @@ def fit(
     tabular = isinstance(data, str | os.PathLike | _data.Table) or hasattr(data, "columns")
     if binding is not None and tabular:
         info["data"] = list(binding.report)
-    summed = getattr(target, "plan", None)
-    if summed is not None:
-        info["discrete"] = list(summed.lines)
+    lines = getattr(target, "lines", ())
+    if lines:
+        info["discrete"] = list(lines)
     return Fit(
         q=problem.family_at(result.state.params),
         target=target,
@@ -155,9 +163,14 @@ def make_target(model: Any, data: Any = None) -> AbstractTarget:
     return _target(model, data)[0]
 
 
-def _target(model: Any, data: Any) -> tuple[AbstractTarget, Any, Any]:
+def _target(model: Any, data: Any, discrete: Any = None) -> tuple[AbstractTarget, Any, Any]:
     """The target, its batches and its binding (None where there are none)."""
     if isinstance(model, AbstractTarget):
+        if discrete is not None:
+            raise RitzError(
+                "discrete arrived with a target, which has decided it; give it to "
+                "ritz.target.from_numpyro"
+            )
         if data is None:
             return model, None, None
         raise RitzError(
@@ -171,14 +184,15 @@ def _target(model: Any, data: Any) -> tuple[AbstractTarget, Any, Any]:
             f"target from ritz.target.from_log_density{packaged if isinstance(model, str) else ''}"
         )
     if isinstance(data, _data.Batches):
-        return from_batches(model, data), data, None
+        return from_batches(model, data, discrete=discrete), data, None
     binding = _data.bind(model, data)
-    return from_numpyro(model, binding.args, binding.kwargs), None, binding
+    return from_numpyro(model, binding.args, binding.kwargs, discrete=discrete), None, binding
 
 
 def _start(target: Any, family: Any, init: Any, key: jax.Array) -> tuple[Any, str]:
-    if family is None:
-        family = "full_rank" if target.dim <= FULL_RANK_UP_TO else "mean_field"
+    n = target.continuous_dim
+    if family is None and n > 0:
+        family = "full_rank" if n <= FULL_RANK_UP_TO else "mean_field"
     if isinstance(init, Fit):
         if [(s.name, s.shape) for s in init.target.sites] != [
             (s.name, s.shape) for s in target.sites
@@ -187,7 +201,7 @@ def _start(target: Any, family: Any, init: Any, key: jax.Array) -> tuple[Any, st
                 f"init is a fit of other sites: it has {init.target.describe()}, the target has "
                 f"{target.describe()}"
             )
-        if type(init.q) is getattr(_family.registered().get(family), "kind", None):
+        if type(init.q) is getattr(_family.registered().get(str(family)), "kind", None):
             return init.q, "an earlier fit"
         x = jnp.asarray(init.unconstrained_mean())
         return _family.build(family, target, x), "an earlier fit's mean"
@@ -214,6 +228,13 @@ def _point(target: Any, init: Any, key: jax.Array) -> tuple[jax.Array, str]:
                 f"init for site {site.name!r} is outside its support {site.support}, or on its edge"
             )
     return x, how
+
+
+def _estimator(given: Any, q: Any, target: Any, by_site: Callable[[str], Any]) -> Any:
+    """The estimator of all choices; the one given is for the continuous coordinates."""
+    if given is not None:
+        _part("estimator", given, AbstractEstimator, "pathwise", lambda: None)
+    return _discrete.estimator(given, q, target, by_site) or given or default(q)
 
 
 def _solver(solver: Any, lr: Any, steps: Any) -> AbstractSolver:

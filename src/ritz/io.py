@@ -26,7 +26,7 @@ from ritz._errors import RitzError
 from ritz._fit_file import Parsed, parse
 from ritz._result import Fit
 from ritz.fit import _target as make_target
-from ritz.target import SavedTarget, float_dtype
+from ritz.target import AbstractTarget, SavedTarget, float_dtype
 
 FORMAT = 1
 _JSON = "fit.json"
@@ -183,7 +183,9 @@ def load(
         raise _damaged(path, error) from error
     target, binding = found.target, None
     if model is not None:
-        target, _, binding = make_target(model, data)
+        drawn = {s.name: "score" for s in found.target.sites if s.values is not None}
+        given = isinstance(model, AbstractTarget)
+        target, _, binding = make_target(model, data, None if given else drawn or None)
         _check_same(path, found.target, target)
     q = _load_family(path, found, family)
     fit = Fit(

@@ -9,6 +9,7 @@ from ritz.estimator._enumerate import Enumerate, enumerate_support
 from ritz.estimator._implicit import Implicit, implicit
 from ritz.estimator._measure_valued import MeasureValued, measure_valued
 from ritz.estimator._pathwise import Pathwise, StickingTheLanding, pathwise, sticking_the_landing
+from ritz.estimator._per_part import PerPart, per_part
 from ritz.estimator._quadrature import GaussHermite, Unscented, gauss_hermite, unscented
 from ritz.estimator._quasi import Antithetic, QuasiMonteCarlo, antithetic, quasi_monte_carlo
 from ritz.estimator._rebar import Rebar, Relax, rebar, relax
@@ -28,6 +29,7 @@ __all__ = [
     "LeaveOneOut",
     "MeasureValued",
     "Pathwise",
+    "PerPart",
     "QuasiMonteCarlo",
     "Rebar",
     "Rejection",
@@ -48,6 +50,7 @@ __all__ = [
     "law",
     "measure_valued",
     "pathwise",
+    "per_part",
     "quasi_monte_carlo",
     "rebar",
     "rejection",

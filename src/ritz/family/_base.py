@@ -3,12 +3,12 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError, suggest
+from ritz._errors import RitzError
 
 CAPABILITIES = ("sample", "log_prob", "entropy", "reparameterised")
 
@@ -83,40 +83,3 @@ def register(
 def registered() -> dict[str, Registered]:
     """The families that are known by name."""
     return dict(_REGISTRY)
-
-
-def build(family: Any, target: Any, start: Any) -> AbstractFamily:
-    """A family for a target: from a name, a function `(target, start)`, or a finished one.
-
-    Raises:
-        RitzError: for an unknown name, another type, or a family of the wrong dimension.
-    """
-    if isinstance(family, str):
-        if family not in _REGISTRY:
-            raise RitzError(f"no family {family!r}; {suggest(family, _REGISTRY)}")
-        family = _REGISTRY[family].build
-    if callable(family) and not isinstance(family, eqx.Module | type):
-        name = getattr(family, "__name__", "function")
-        try:
-            family = family(target, start)
-        except Exception as error:  # the user's function may raise anything
-            raise RitzError(
-                f"the family {name!r} failed for {target.describe()}: {type(error).__name__}: "
-                f"{error}"
-            ) from error
-    if not isinstance(family, AbstractFamily):
-        raise RitzError(
-            f"a family arrived as {type(family).__name__}; expected a name "
-            f"({', '.join(_REGISTRY)}), a function (target, start) -> family, or an AbstractFamily"
-        )
-    if family.dim != target.dim:
-        raise RitzError(
-            f"the family {type(family).__name__} has {family.dim} dimensions, but the target has "
-            f"{target.describe()}; build it with dim={target.dim}"
-        )
-    return family
-
-
-def name_of(family: AbstractFamily) -> str | None:
-    """The name under which a family's class is registered."""
-    return next((r.name for r in _REGISTRY.values() if type(family) is r.kind), None)

@@ -12,8 +12,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, mlir
 
 from ritz._errors import RitzError
-from ritz.estimator import AbstractEstimator, default, law
-from ritz.family import AbstractFamily
+from ritz.estimator import AbstractEstimator, PerPart, default, law
+from ritz.family import AbstractFamily, Finite
 
 
 class Site:
@@ -64,6 +64,12 @@ def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None 
     3.0
     """
     estimator = default(q) if estimator is None else estimator
+    if isinstance(estimator, PerPart):
+        estimator.check(q)
+        pairs = zip(q.parts, estimator.parts, strict=True)
+        return jnp.concatenate([sample(part, own, name) for part, own in pairs])
+    if isinstance(q, Finite):
+        return q.at(sample(q.choices, estimator, name))
     handler = HANDLER.get()
     return make(q, estimator, name) if handler is None else handler(q, estimator, name)
 
@@ -115,6 +121,14 @@ def sample_and_log_prob(
     if _is_nested(q):
         return q.sample_and_log_prob()
     estimator = default(q) if estimator is None else estimator
+    if isinstance(estimator, PerPart):
+        estimator.check(q)
+        each = zip(q.parts, estimator.parts, strict=True)
+        pairs = [sample_and_log_prob(part, own, name) for part, own in each]
+        return jnp.concatenate([x for x, _ in pairs]), sum(lp for _, lp in pairs)
+    if isinstance(q, Finite):
+        z, log_q = sample_and_log_prob(q.choices, estimator, name)
+        return q.at(z), log_q
     x = sample(q, estimator, name)
     return x, estimator.log_prob(q, x)
 

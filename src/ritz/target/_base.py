@@ -43,6 +43,13 @@ class Site:
     dims: tuple[str, ...]
 
     @property
+    def values(self) -> tuple[int, int] | None:
+        """Of a discrete site that has coordinates of its own: its least and greatest value."""
+        if self.constraint is None or self.constraint[0] != "integers":
+            return None
+        return self.constraint[1], self.constraint[2]
+
+    @property
     def stop(self) -> int:
         """Index after its last entry in the unconstrained vector."""
         return self.start + math.prod(self.unconstrained_shape)
@@ -81,6 +88,11 @@ class AbstractTarget(eqx.Module):
     def dim(self) -> int:
         """d, the length of the unconstrained vector."""
         return self.sites[-1].stop
+
+    @property
+    def continuous_dim(self) -> int:
+        """How many of them are continuous; those of discrete sites come after."""
+        return next((site.start for site in self.sites if site.values is not None), self.dim)
 
     @property
     def has_density(self) -> bool:

@@ -15,9 +15,10 @@ from ritz.target._from_numpyro import assemble
 from ritz.target._held import NOTHING, hold
 from ritz.target._numpyro import NumPyroTarget, split_batch
 from ritz.target._structure import Structure, structure
+from ritz.target._treatment import Treatment, treated
 
 
-def from_batches(model: Callable[..., Any], batches: Any) -> NumPyroTarget:
+def from_batches(model: Callable[..., Any], batches: Any, *, discrete: Any = None) -> NumPyroTarget:
     """The posterior of a model that is given `batches.total` rows a batch at a time.
 
     Two kinds of plate are plates over rows. One whose size follows the batch,
@@ -28,6 +29,7 @@ def from_batches(model: Callable[..., Any], batches: Any) -> NumPyroTarget:
     Args:
         model: a function of NumPyro primitives.
         batches: a `ritz.data.Batches`.
+        discrete: as for `from_numpyro`.
 
     Returns:
         the target; it holds all rows where they are in memory, else the first batch.
@@ -45,9 +47,14 @@ def from_batches(model: Callable[..., Any], batches: Any) -> NumPyroTarget:
     >>> from_batches(model, batches((np.zeros(100),), 10)).totals
     (('rows', 100),)
     """
+    return treated(discrete, lambda treatment: _build(model, batches, treatment))
+
+
+def _build(model: Callable[..., Any], batches: Any, treatment: Treatment) -> NumPyroTarget:
     try:
         totals, declared = _plates_over_rows(model, batches)
-        found = structure(model, *split_batch(batches.abstract(batches.size)), keep=declared)
+        abstract = split_batch(batches.abstract(batches.size))
+        found = structure(model, *abstract, keep=declared, drawn=treatment)
     except NeedsValues as error:
         raise RitzError(
             f"{error}; of data in batches no values are known: add what the model needs to the "
@@ -60,15 +67,16 @@ def from_batches(model: Callable[..., Any], batches: Any) -> NumPyroTarget:
                 f"site {entry.name!r} is local to each row of a batch; fit all rows at once, or "
                 "subsample inside the model: numpyro.plate(name, N, subsample_size=...)"
             )
-    _check_scaled(model, batches, found, over, declared)
+    _check_scaled(model, batches, found, over, declared, treatment)
     whole = batches.whole()
     args, kwargs = split_batch(batches.example() if whole is None else whole)
     held = hold((args, kwargs), NOTHING)
-    held_structure = structure(model, *held, keep=declared)
+    held_structure = structure(model, *held, keep=declared, drawn=treatment)
     return assemble(
         model,
         held_structure,
         held,
+        treatment=treatment,
         totals=tuple(sorted(totals.items())),
         declared=declared,
         holds_all=whole is not None,
@@ -119,10 +127,11 @@ def _check_scaled(
     found: Structure,
     over: set[str] | frozenset[str],
     declared: frozenset[str],
+    treatment: Treatment,
 ) -> None:
     """Refuse a term that depends on the batch and is in no plate over rows."""
     inside = {entry.name for entry in found.entries if over & entry.plates}
-    for name in _depending(model, batches, found, declared):
+    for name in _depending(model, batches, found, declared, treatment):
         if name not in inside:
             raise RitzError(
                 f"{term_name(name)} depends on the batch but is in no plate over its "
@@ -132,10 +141,14 @@ def _check_scaled(
 
 
 def _depending(
-    model: Callable[..., Any], batches: Any, found: Structure, declared: frozenset[str]
+    model: Callable[..., Any],
+    batches: Any,
+    found: Structure,
+    declared: frozenset[str],
+    treatment: Treatment,
 ) -> list[str]:
     """The terms of the log density that the arrays of a batch can change."""
-    target = assemble(model, found, ((), {}), declared=declared, planned=False)
+    target = assemble(model, found, ((), {}), treatment=treatment, declared=declared, planned=False)
     batch = batches.abstract(batches.size)
     is_array = lambda v: isinstance(v, jax.ShapeDtypeStruct)
     arrays, static = eqx.partition(batch, is_array)

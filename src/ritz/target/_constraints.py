@@ -3,8 +3,11 @@
 import re
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from numpyro.distributions.transforms import IdentityTransform, biject_to
 
 from ritz._errors import RitzError
 
@@ -50,6 +53,10 @@ def describe(constraint: Any) -> tuple[str, tuple[Any, ...] | None]:
         words, spec = describe(constraint.base_constraint)
         n = int(constraint.reinterpreted_batch_ndims)
         return words, None if spec is None else ("independent", n, spec)
+    if type(constraint) is type(constraints.integer_interval(0, 1)):
+        bounds: Any = constraint
+        least, greatest = int(bounds.lower_bound), int(bounds.upper_bound)
+        return f"integers from {least} to {greatest}", ("integers", least, greatest)
     if isinstance(constraint, constraints.zero_sum):
         return "zero sum", ("zero_sum", int(constraint.event_dim))
     for name in _SINGLETONS:
@@ -78,6 +85,8 @@ def constraint(spec: tuple[Any, ...]) -> Any:
     name, *rest = spec
     if name == "independent":
         return constraints.independent(constraint(tuple(rest[1])), int(rest[0]))
+    if name == "integers":
+        return constraints.integer_interval(int(rest[0]), int(rest[1]))
     if name == "zero_sum":
         return constraints.zero_sum(int(rest[0]))
     if name in _SINGLETONS:
@@ -85,6 +94,23 @@ def constraint(spec: tuple[Any, ...]) -> Any:
     if name in _BOUNDED:
         return getattr(constraints, name)(*(float(v) for v in rest))
     raise RitzError(f"no constraint named {name!r}: this file needs a newer Ritz")
+
+
+def bijection(constraint: Any) -> Any:
+    """The map from unconstrained values to a support; of integers, that from numbers to them."""
+    if getattr(constraint, "is_discrete", False):
+        return Rounding()
+    return biject_to(constraint)
+
+
+class Rounding(IdentityTransform):
+    """Floats that stand for integers, as integers."""
+
+    def __call__(self, x: Any) -> Any:
+        return jnp.round(x).astype(int)
+
+    def _inverse(self, y: Any) -> Any:
+        return jnp.asarray(y, jax.dtypes.canonicalize_dtype(float))
 
 
 def _concrete(bound: Any) -> float | None:

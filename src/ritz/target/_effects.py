@@ -5,7 +5,7 @@ the sites in them until the loop is done. The handlers here follow into the bodi
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,13 +15,12 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.core import Tracer
-from numpyro.distributions.transforms import biject_to
 from numpyro.handlers import seed, substitute, trace
 from numpyro.primitives import Messenger
 
 from ritz._errors import RitzError
 from ritz.target._base import FREE, LOG_DET, Site
-from ritz.target._constraints import describe
+from ritz.target._constraints import bijection, describe
 
 Trace = Mapping[str, Any]
 
@@ -191,17 +190,26 @@ def run(
     return trace(seed(wrapped, key)).get_trace(*args, **kwargs), plates
 
 
-def at(sites: Mapping[str, Site], x: Any) -> Callable[[Any, Plates], Any]:
+def at(
+    sites: Mapping[str, Site], x: Any, relaxed: frozenset[str] = frozenset()
+) -> Callable[[Any, Plates], Any]:
     """Latent values at an unconstrained vector.
 
     Each constrained site adds a factor, named `NAME` + `LOG_DET`, for its Jacobian.
+
+    Args:
+        sites: by name.
+        x: the vector.
+        relaxed: discrete sites whose values are left between the integers.
     """
 
     def value_of(msg: Any, plates: Plates) -> Any:
         site = sites.get(msg["name"])
         if site is None:
             return None
-        transform = biject_to(msg["fn"].support)
+        transform: Any = bijection(msg["fn"].support)
+        if msg["name"] in relaxed:
+            transform = dist.transforms.IdentityTransform()
         free = plates.here(site.take(x))
         event_dim = len(msg["fn"].event_shape)
         free_event_dim = event_dim - transform.codomain.event_dim + transform.domain.event_dim
@@ -212,6 +220,8 @@ def at(sites: Mapping[str, Site], x: Any) -> Callable[[Any, Plates], Any]:
         if is_identity(transform):
             return free
         value = transform(free)
+        if is_discrete(msg["fn"]):
+            return value
         log_det = transform.log_abs_det_jacobian(free, value)
         spare = jnp.ndim(log_det) - (jnp.ndim(value) - event_dim)
         log_det = log_det.sum(axis=tuple(range(-spare, 0))) if spare > 0 else log_det
@@ -243,19 +253,19 @@ def given(values: Mapping[str, Any]) -> Callable[[Any, Plates], Any]:
     return value_of
 
 
-def noted(value_of: Callable[[Any, Plates], Any]) -> Callable[[Any, Plates], Any]:
+def noted(
+    value_of: Callable[[Any, Plates], Any], summed: Container[str] = ()
+) -> Callable[[Any, Plates], Any]:
     """The same values; each unconstrained value is noted as `NAME` + `FREE` too.
 
     It could not be found from the trace: after a scan, bounds of unequal rank do not broadcast
-    against the values.
+    against the values. Sites that are summed out have none.
     """
 
     def and_note(msg: Any, plates: Plates) -> Any:
         value = value_of(msg, plates)
-        if needs_sum(msg["fn"]):
-            return value
-        if value is not None:
-            transform = biject_to(msg["fn"].support)
+        if value is not None and msg["name"] not in summed:
+            transform = bijection(msg["fn"].support)
             free = transform.inv(value)
             _check_inside(msg, value, free, transform(free))
             numpyro.deterministic(msg["name"] + FREE, free)
@@ -279,7 +289,7 @@ def is_identity(transform: Any) -> bool:
     """Whether a transform leaves values as they are."""
     while isinstance(transform, dist.transforms.IndependentTransform):
         transform = transform.base_transform
-    return isinstance(transform, dist.transforms.IdentityTransform)
+    return type(transform) is dist.transforms.IdentityTransform
 
 
 def is_factor(fn: Any) -> bool:
@@ -287,8 +297,8 @@ def is_factor(fn: Any) -> bool:
     return isinstance(unwrapped(fn), dist.Unit)
 
 
-def needs_sum(fn: Any) -> bool:
-    """Whether a latent site is discrete."""
+def is_discrete(fn: Any) -> bool:
+    """Whether a distribution is one of integers."""
     return getattr(fn.support, "is_discrete", False)
 
 

@@ -12,7 +12,7 @@ from ritz._errors import RitzError
 from ritz.target import _terms
 from ritz.target._base import LOG_DET, float_dtype
 from ritz.target._effects import Plates, Trace
-from ritz.target._support import LIMIT, Discrete
+from ritz.target._support import LIMIT, Discrete, TooMany
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +127,11 @@ def order(
             raise Mixed(*blocked)
         size, site, union = best
         if size > LIMIT:
-            raise RitzError(
+            raise TooMany(
                 f"site {site!r} has to be summed jointly with "
                 f"{', '.join(sorted(union - {site}))}: {size:,} combinations, and at most "
-                f"{LIMIT:,} are enumerated; use fewer values, or a continuous relaxation"
+                f"{LIMIT:,} are enumerated; use discrete={{{site!r}: 'score'}}",
+                site,
             )
         mine = [f for f in graph if site in f[0]]
         names = tuple(n for _, _, ns in mine for n in ns)

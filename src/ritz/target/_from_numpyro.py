@@ -10,10 +10,15 @@ from ritz.target._held import EVERYTHING, INTEGERS, NOTHING, hold
 from ritz.target._numpyro import NumPyroTarget
 from ritz.target._plan import Plan, plan
 from ritz.target._structure import Structure, structure
+from ritz.target._treatment import Treatment, treated
 
 
 def from_numpyro(
-    model: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    model: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    discrete: Any = None,
 ) -> NumPyroTarget:
     """The posterior of a NumPyro model given its arguments.
 
@@ -27,8 +32,10 @@ def from_numpyro(
     that of the continuous sites alone. The model needs no change: it runs for one value of each
     site at a time. The elements of a plate are summed one by one, at a cost linear in its size;
     elements that the model mixes (a sum over the plate, say) jointly, up to 4,096 combinations.
-    A discrete state that a `scan` carries is summed step by step. `plan.lines` of the target
-    says what was done.
+    A discrete state that a `scan` carries is summed step by step. A site that would need more
+    combinations, or that `discrete` says is not to be summed, becomes a part of the vector x
+    instead, one number for each element, which a family draws. `lines` of the target says what
+    was done.
 
     The log density is that of NumPyro, with two differences. `handlers.scale` and
     `handlers.mask` around a constrained latent site change its density and not its Jacobian, so
@@ -39,13 +46,16 @@ def from_numpyro(
         model: a function of NumPyro primitives.
         args: its positional arguments, data included.
         kwargs: its keyword arguments.
+        discrete: what is done with discrete latent sites: "summed", "score" (drawn: x holds
+            integers) or "relaxed" (drawn: the model also sees numbers between 0 and 1), or a
+            mapping from sites to these. By default they are summed where that is possible.
 
     Returns:
         the target.
 
     Raises:
-        RitzError: if the model fails, has no continuous latent site, or has a discrete one that
-            cannot be summed out.
+        RitzError: if the model fails, or has no latent site but those that are summed out, or a
+            discrete one that cannot be treated as `discrete` says.
 
     >>> import numpy as np, numpyro, numpyro.distributions as dist
     >>> def model(y):
@@ -58,15 +68,20 @@ def from_numpyro(
         raise RitzError(f"the model is a {type(model).__name__}; expected a function")
     if not isinstance(args, tuple | list):
         raise RitzError(f"args is a {type(args).__name__}; expected a tuple: args=(y,)")
-    failed: NeedsValues | None = None
-    for holds in (NOTHING, INTEGERS, EVERYTHING):
-        held = hold((tuple(args), dict(kwargs or {})), holds)
-        try:
-            return assemble(model, structure(model, *held), held, holds=holds)
-        except NeedsValues as error:
-            failed = error
-    assert failed is not None
-    raise failed
+
+    def build(treatment: Treatment) -> NumPyroTarget:
+        failed: NeedsValues | None = None
+        for holds in (NOTHING, INTEGERS, EVERYTHING):
+            held = hold((tuple(args), dict(kwargs or {})), holds)
+            try:
+                found = structure(model, *held, drawn=treatment)
+                return assemble(model, found, held, treatment=treatment, holds=holds)
+            except NeedsValues as error:
+                failed = error
+        assert failed is not None
+        raise failed
+
+    return treated(discrete, build)
 
 
 def assemble(
@@ -74,6 +89,7 @@ def assemble(
     found: Structure,
     held: tuple[Any, Any],
     *,
+    treatment: Treatment,
     holds: str = NOTHING,
     totals: tuple[tuple[str, int], ...] = (),
     declared: frozenset[str] = frozenset(),
@@ -92,10 +108,11 @@ def assemble(
         names = ", ".join(site.name for site in found.discrete)
         raise RitzError(
             f"model {label(model)!r} has discrete latent sites only ({names}), which are summed "
-            "out: nothing is left to fit"
+            "out: nothing is left to fit; use discrete='score'"
         )
     if not found.sites:
         raise RitzError(f"model {label(model)!r} has no latent site: nothing to infer")
+    treatment.check(found.discrete, found.sites)
     target = NumPyroTarget(
         sites=found.sites,
         observed=found.observed,
@@ -108,8 +125,13 @@ def assemble(
         declared=declared,
         holds_all=holds_all,
         plan=Plan(found.discrete) if found.discrete else None,
+        relaxed=treatment.relaxed(found.sites),
     )
-    return _planned(target) if planned else target
+    if not planned:
+        return target
+    target = _planned(target)
+    treatment.check_smooth(target)
+    return target
 
 
 def _planned(target: NumPyroTarget) -> NumPyroTarget:

@@ -55,7 +55,7 @@ def joint(
         weights: see `Scans`.
     """
     args, kwargs = release(arguments)
-    others = effects.at({site.name: site for site in target.sites}, x)
+    others = effects.at({site.name: site for site in target.sites}, x, target.relaxed)
     seed = jax.random.key(0) if key is None else key
     options: dict[str, Any] = {"whole": key is None, "keep": target.declared, "totals": totals}
     read = lambda traced, plates: _factors.read(traced, plates, totals or {})

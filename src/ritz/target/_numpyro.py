@@ -38,8 +38,21 @@ class NumPyroTarget(AbstractTarget):
     # Plates of all rows that say how many of them a batch has.
     declared: frozenset[str] = eqx.field(static=True)
     holds_all: bool = eqx.field(static=True)
-    # How discrete latent sites are summed out, where there are any.
+    # How discrete latent sites are summed out, where any are.
     plan: Plan | None = eqx.field(static=True, default=None)
+    # Discrete sites with coordinates of their own, whose values may lie between the integers.
+    relaxed: frozenset[str] = eqx.field(static=True, default=frozenset())
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is done with each discrete latent site, such as `z: summed, 3 values`."""
+        drawn = (
+            f"{s.name}: {'relaxed' if s.name in self.relaxed else 'score'}, "
+            f"{s.values[1] - s.values[0] + 1} values, {s.stop - s.start} elements"
+            for s in self.sites
+            if s.values is not None
+        )
+        return (*(() if self.plan is None else self.plan.lines), *drawn)
 
     @property
     def has_full_density(self) -> bool:
@@ -57,6 +70,7 @@ class NumPyroTarget(AbstractTarget):
         kwargs: Any = None,
         *,
         scaled: bool = True,
+        relaxed: frozenset[str] = frozenset(),
     ) -> tuple[effects.Trace, effects.Plates]:
         """The model's trace at an unconstrained vector, and its plates.
 
@@ -66,11 +80,12 @@ class NumPyroTarget(AbstractTarget):
             args: positional arguments in place of the target's own.
             kwargs: keyword arguments in place of the target's own.
             scaled: whether to scale the sites in plates over a batch's rows.
+            relaxed: discrete sites whose values are left between the integers.
         """
         if args is None:
             args, kwargs = self.args, self.kwargs
         args, kwargs = release((args, kwargs))
-        value_of = effects.at({site.name: site for site in self.sites}, x)
+        value_of = effects.at({site.name: site for site in self.sites}, x, relaxed)
         return effects.run(
             self.model,
             args,
@@ -94,8 +109,10 @@ class NumPyroTarget(AbstractTarget):
             left = self.plan.sum_out(lambda i: self.factors(x, i, key, batch).factors)
             return {", ".join(f.names): _factors.over_plates(f, ()).value for f in left}
         if batch is None:
-            return _terms.terms(*self.run(x, key, scaled=not self.holds_all))
-        return _terms.terms(*self.run(x, key, *split_batch(batch)))
+            run = self.run(x, key, scaled=not self.holds_all, relaxed=self.relaxed)
+        else:
+            run = self.run(x, key, *split_batch(batch), relaxed=self.relaxed)
+        return _terms.terms(*run)
 
     def factors(
         self, x: Array, indices: Indices, key: Any = None, batch: Any = None, weights: Any = None
@@ -113,7 +130,9 @@ class NumPyroTarget(AbstractTarget):
 
     def unconstrain(self, values: dict[str, Any]) -> Float[Array, " d"]:
         check_values(self.sites, values)
-        arrays = {name: jnp.asarray(value, float_dtype()) for name, value in values.items()}
+        discrete = {site.name for site in self.sites if site.values is not None}
+        kind = lambda name: int if name in discrete else float_dtype()
+        arrays = {name: jnp.asarray(value, kind(name)) for name, value in values.items()}
         return self._free(effects.given(arrays), jax.random.key(0))
 
     def log_det(self, x: Float[Array, " d"]) -> Float[Array, ""]:
@@ -206,7 +225,7 @@ class NumPyroTarget(AbstractTarget):
             args,
             kwargs,
             key,
-            effects.noted(value_of),
+            effects.noted(value_of, () if self.plan is None else self.plan.names),
             keep=self.declared,
             keyed=keyed,
         )

@@ -17,7 +17,7 @@ from ritz.target._base import float_dtype, term_name
 from ritz.target._chain import PATH
 from ritz.target._effects import Plates
 from ritz.target._factors import Factor, Mixed
-from ritz.target._support import LIMIT, Discrete, elements, moving_support
+from ritz.target._support import LIMIT, Discrete, TooMany, elements, moving_support
 from ritz.target._tables import Indices, look_up, tables, unlike
 
 
@@ -36,6 +36,11 @@ class Plan:
     dims: tuple[tuple[str, tuple[str, ...]], ...] = ()
     order: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the discrete sites."""
+        return frozenset(site.name for site in self.sites)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -192,10 +197,11 @@ def joined(sites: Sequence[Discrete], mixed: Mixed) -> tuple[Discrete, ...]:
                 options.append((dataclasses.replace(site, joint=site.joint | {plate}), plate))
     best, plate = min(options, key=lambda option: option[0].count)
     if best.count > LIMIT:
-        raise RitzError(
+        raise TooMany(
             f"the density of {', '.join(map(repr, mixed.names))} mixes the elements of site "
             f"{best.name!r} along plate {plate!r}: {best.combinations} combinations, and at most "
-            f"{LIMIT:,} are enumerated; use fewer elements, or a continuous relaxation"
+            f"{LIMIT:,} are enumerated; use discrete={{{best.name!r}: 'score'}}",
+            best.name,
         )
     return tuple(best if site.name == best.name else site for site in sites)
 
@@ -212,7 +218,14 @@ def check(target: Any) -> None:
     sites = {site.name: site for site in target.plan.sites}
     rng = np.random.default_rng(0)
     scales = np.array([[0.3], [1.0], [0.1]])  # at some points a density may be zero
-    xs = jnp.asarray(rng.normal(0.0, scales, (3, target.dim)), float_dtype())
+    points = rng.normal(0.0, scales, (3, target.dim))
+    for site in target.sites:
+        if site.values is not None:
+            size = (3, site.stop - site.start)
+            points[:, site.start : site.stop] = rng.integers(
+                site.values[0], site.values[1] + 1, size
+            )
+    xs = jnp.asarray(points, float_dtype())
     everything = [_draw(site, rng) for site in sites.values()]
     trials = [dict(zip(sites, v, strict=True)) for v in zip(*everything, strict=True)]
     wrong = _differ(target, xs, trials)

@@ -6,9 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from numpyro.distributions.transforms import biject_to
 
 from ritz.target import _effects as effects
+from ritz.target._constraints import bijection
+from ritz.target._support import elements
 
 
 def strategies(sites: Any) -> tuple[tuple[str, tuple[Callable[..., Any], bool], int], ...]:
@@ -26,10 +27,18 @@ def strategies(sites: Any) -> tuple[tuple[str, tuple[Callable[..., Any], bool], 
     from numpyro.infer import init_to_sample, init_to_uniform
 
     uniform: Any = init_to_uniform(radius=2)
+    discrete = {site.name for site in sites if site.values is not None}
+
+    def from_prior(msg: Any, plates: effects.Plates) -> Any:
+        return init_to_sample(msg)
+
+    def anywhere(msg: Any, plates: effects.Plates) -> Any:
+        return init_to_sample(msg) if msg["name"] in discrete else uniform(msg)
+
     return (
         ("the prior median", (_near_middle(sites), False), 1),
-        ("a draw from the prior", (lambda msg, plates: init_to_sample(msg), True), 30),
-        ("a uniform draw in unconstrained space", (lambda msg, plates: uniform(msg), True), 30),
+        ("a draw from the prior", (from_prior, True), 30),
+        ("a uniform draw in unconstrained space", (anywhere, True), 30),
     )
 
 
@@ -41,12 +50,15 @@ def _near_middle(sites: Any) -> Callable[..., Any]:
     a model that is symmetric in them, which would otherwise have no gradient between them.
     """
     rng = np.random.default_rng(0)
+    least = {site.name: site.values[0] for site in sites if site.values is not None}
     noises = {site.name: rng.uniform(-1.0, 1.0, site.shape) for site in sites}
 
     def value_of(msg: Any, plates: effects.Plates) -> Any:
         fn = msg["fn"]
+        if msg["name"] in least:
+            return jnp.full(elements(msg), least[msg["name"]])
         noise = plates.here(jnp.asarray(noises[msg["name"]]))
-        transform = biject_to(fn.support)
+        transform = bijection(fn.support)
         try:
             free = transform.inv(jnp.broadcast_to(_middle(fn, noise), noise.shape))
         except NotImplementedError:
@@ -76,7 +88,7 @@ def _middle(fn: Any, noise: Any) -> Any:
         return fn.icdf(0.5 + 0.1 * noise)
     except NotImplementedError:
         pass
-    if not effects.is_identity(biject_to(fn.support)):
+    if not effects.is_identity(bijection(fn.support)):
         return fn.mean
     try:
         spread: Any = jnp.sqrt(fn.variance)

@@ -4,11 +4,10 @@ from typing import Any, NoReturn
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
-from numpyro.distributions.transforms import biject_to
 
 from ritz._errors import RitzError
 from ritz.target._base import AbstractTarget, Quantity, Site, check_values, float_dtype
-from ritz.target._constraints import constraint
+from ritz.target._constraints import bijection, constraint
 
 
 class SavedTarget(AbstractTarget):
@@ -32,7 +31,7 @@ class SavedTarget(AbstractTarget):
 
     def _transforms(self) -> list[tuple[Site, Any]]:
         pairs = [(site, site.constraint) for site in self.sites]
-        return [(site, biject_to(constraint(spec))) for site, spec in pairs if spec is not None]
+        return [(site, bijection(constraint(spec))) for site, spec in pairs if spec is not None]
 
     def constrain(self, x: Float[Array, " d"]) -> dict[str, Array]:
         return {site.name: t(site.take(x)) for site, t in self._transforms()}

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
 from ritz._errors import RitzError
@@ -27,7 +28,7 @@ class Entry:
 
     Attributes:
         name: its name.
-        latent: whether it is neither data nor a factor, and continuous.
+        latent: whether it is neither data nor a factor, and not summed out.
         data: whether it is observed.
         shape: shape of its value.
         unconstrained_shape: of a latent site, shape before the transform.
@@ -66,15 +67,13 @@ class Structure:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """The latent sites, laid out one after the other."""
+        """The latent sites, laid out one after the other, the continuous ones first."""
         sites, start = [], 0
-        for e in self.entries:
-            if e.latent:
-                words, spec = describe(e.support)
-                sites.append(
-                    Site(e.name, e.shape, e.unconstrained_shape, start, words, spec, e.dims)
-                )
-                start = sites[-1].stop
+        latent = (e for e in self.entries if e.latent)
+        for e in sorted(latent, key=lambda e: getattr(e.support, "is_discrete", False)):
+            words, spec = describe(e.support)
+            sites.append(Site(e.name, e.shape, e.unconstrained_shape, start, words, spec, e.dims))
+            start = sites[-1].stop
         return tuple(sites)
 
     @property
@@ -90,6 +89,7 @@ def structure(
     *,
     whole: bool = True,
     keep: frozenset[str] = frozenset(),
+    drawn: Container[str] = (),
 ) -> Structure:
     """Run a model abstractly and note its sites.
 
@@ -102,6 +102,7 @@ def structure(
         kwargs: its keyword arguments.
         whole: whether to make subsampled plates whole.
         keep: plates that are never made whole.
+        drawn: discrete sites that are not to be summed out.
 
     Raises:
         NeedsValues: where the model needs the value of an array.
@@ -113,16 +114,18 @@ def structure(
         args, kwargs = release(eqx.combine(dynamic, static))
         key = jax.random.key(0)
         summed: dict[str, Discrete] = {}
+        own: dict[str, Discrete] = {}
 
         def value(msg: Any, plates: effects.Plates) -> Any:
-            if effects.needs_sum(msg["fn"]):
-                summed[msg["name"]] = discrete(msg, plates.lengths[-1] if plates.lengths else None)
+            if effects.is_discrete(msg["fn"]):
+                into = own if msg["name"] in drawn else summed
+                into[msg["name"]] = discrete(msg, plates.lengths[-1] if plates.lengths else None)
                 return first(msg)
             return _placeholder(msg)
 
-        look = effects.noted(value)
+        look = effects.noted(value, summed)
         traced, plates = effects.run(model, args, kwargs, key, look, whole=whole, keep=keep)
-        found.append(_read(traced, plates, tuple(summed.values())))
+        found.append(_read(traced, plates, summed, own))
 
     is_traced = lambda v: isinstance(v, jax.Array | jax.ShapeDtypeStruct)
     dynamic, static = eqx.partition((args, kwargs), is_traced)
@@ -162,7 +165,12 @@ def _placeholder(msg: Any) -> Any:
     return value
 
 
-def _read(traced: effects.Trace, plates: effects.Plates, summed: tuple[Discrete, ...]) -> Structure:
+def _read(
+    traced: effects.Trace,
+    plates: effects.Plates,
+    summed: dict[str, Discrete],
+    own: dict[str, Discrete],
+) -> Structure:
     entries, deterministic = [], []
     frees = _terms.attached(traced, FREE)
     for name, site in traced.items():
@@ -174,22 +182,27 @@ def _read(traced: effects.Trace, plates: effects.Plates, summed: tuple[Discrete,
             shape = jnp.shape(site["value"])
             deterministic.append(Quantity(name, shape, _dims(site, shape, 0)))
         if site["type"] == "sample":
-            entries.append(_entry(name, site, frees.get(name)))
+            entries.append(_entry(name, site, frees.get(name), summed, own))
     sizes, taken = dict(plates.sizes), dict(plates.taken)
-    return Structure(tuple(entries), tuple(deterministic), sizes, taken, summed)
+    return Structure(tuple(entries), tuple(deterministic), sizes, taken, tuple(summed.values()))
 
 
-def _entry(name: str, site: Any, free: Any) -> Entry:
+def _entry(name: str, site: Any, free: Any, summed: Container[str], own: Any) -> Entry:
     fn, latent = site["fn"], not site["is_observed"]
-    summed = latent and effects.needs_sum(fn)
     shape = jnp.shape(site["value"])
     frames = frozenset(frame.name for frame in site["cond_indep_stack"])
     dims = _dims(site, shape, len(fn.event_shape))
-    if summed:
+    if latent and name in summed:
         return Entry(name, False, False, shape, (), None, dims, frames)
     if latent:
+        support = fn.support
+        if name in own:
+            values = own[name].support
+            if values != tuple(range(values[0], values[0] + len(values))):
+                raise RitzError(f"site {name!r} has values {values}, which are not neighbours")
+            support = constraints.integer_interval(values[0], values[-1])
         free_shape = jnp.shape(free["value"])
-        return Entry(name, True, False, shape, free_shape, fn.support, dims, frames)
+        return Entry(name, True, False, shape, free_shape, support, dims, frames)
     _check_data(name, fn, shape)
     return Entry(name, False, not effects.is_factor(fn), shape, (), None, dims, frames)
 

@@ -122,6 +122,19 @@ class Discrete:
         return ", ".join(parts)
 
 
+class TooMany(RitzError):
+    """A sum over more combinations than are enumerated.
+
+    Args:
+        message: one line.
+        site: the site's name.
+    """
+
+    def __init__(self, message: str, site: str) -> None:
+        super().__init__(message)
+        self.site = site
+
+
 def discrete(msg: Any, length: int | None = None) -> Discrete:
     """What is known of a discrete latent site from its message.
 

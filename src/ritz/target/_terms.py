@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 from numpyro.distributions.transforms import biject_to
 
 from ritz.target._base import LOG_DET, float_dtype
-from ritz.target._effects import Plates, Trace, unwrapped
+from ritz.target._effects import Plates, Trace, is_discrete, unwrapped
 
 
 def attached(traced: Trace, suffix: str) -> dict[str, Any]:
@@ -37,7 +37,12 @@ def terms(traced: Trace, plates: Plates) -> dict[str, Any]:
 
 def log_prob(site: Any, *, scaled: bool = True) -> Any:
     """Log density of a traced site, an array over its batch."""
-    if site["intermediates"]:
+    fn, between = site["fn"], jnp.asarray(site["value"])
+    if is_discrete(fn) and not site["is_observed"] and between.dtype.kind == "f":
+        # A choice of 0 or 1 that is relaxed: its log mass, extended linearly.
+        ends = [fn.log_prob(jnp.full(between.shape, end)) for end in (0, 1)]
+        value = (1.0 - between) * ends[0] + between * ends[1]
+    elif site["intermediates"]:
         value = site["fn"].log_prob(site["value"], site["intermediates"])
     else:
         value = site["fn"].log_prob(site["value"])

@@ -13,10 +13,13 @@ _DESCRIPTIONS = {
     "eight_schools_centered": "coaching effects in eight schools, centred: a funnel",
     "gaussian_mixture": "iris petal lengths: two normals, assignments summed out, ordered means",
     "gp_regression": "ten years of CO2: Gaussian process of trend and season, function summed out",
+    "hidden_markov_nile": "flow of the Nile: two regimes, discrete, summed along a scan",
     "logistic_breast_cancer": "tumours, 30 correlated features: logistic regression",
+    "mixture_iris": "iris petal lengths: the mixture of two normals with discrete assignments",
     "ordinal_regression": "party identification of 944 voters: ordered logit",
     "poisson_counties": "cancer deaths in 301 counties: Poisson with a rate for each county",
     "robust_diabetes": "progression of diabetes, 10 features: Student-t regression",
+    "selection_diabetes": "progression of diabetes: which of 10 features matter, spike and slab",
     "state_space_nile": "flow of the Nile: local level model, 100 latent states",
     "stochastic_volatility": "a year of Google's daily returns: AR(1) log-volatility",
 }
