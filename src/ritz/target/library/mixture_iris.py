@@ -1,5 +1,7 @@
 """A mixture of two normals with a discrete assignment for each observation."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -30,7 +32,8 @@ def model(y: Array | np.ndarray | None = None, n: int = 150) -> None:
     start = dist.Normal(jnp.array([2.0, 1.0]), jnp.array([2.0, 1.0])).to_event(1)
     ordered = dist.TransformedDistribution(start, OrderedTransform())
     mu = jnp.asarray(numpyro.sample("mu", ordered))
-    sigma = jnp.asarray(numpyro.sample("sigma", dist.LogNormal(jnp.full(2, -0.5), 0.7).to_event(1)))
+    spread: Any = dist.LogNormal(jnp.full(2, -0.5), 0.7).to_event(1)
+    sigma = jnp.asarray(numpyro.sample("sigma", spread))
     with numpyro.plate("flowers", n if y is None else len(y)):
         z = jnp.asarray(numpyro.sample("z", dist.Categorical(probs=weights)))
         numpyro.sample("y", dist.Normal(mu[z], sigma[z]), obs=y)
