@@ -34,6 +34,7 @@ def model(y: Array | np.ndarray | None = None, n: int = 150) -> None:
     mu = jnp.asarray(numpyro.sample("mu", ordered))
     spread: Any = dist.LogNormal(jnp.full(2, -0.5), 0.7).to_event(1)
     sigma = jnp.asarray(numpyro.sample("sigma", spread))
+    component: Any = dist.Categorical(probs=weights)
     with numpyro.plate("flowers", n if y is None else len(y)):
-        z = jnp.asarray(numpyro.sample("z", dist.Categorical(probs=weights)))
+        z = jnp.asarray(numpyro.sample("z", component))
         numpyro.sample("y", dist.Normal(mu[z], sigma[z]), obs=y)
