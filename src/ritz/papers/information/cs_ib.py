@@ -21,14 +21,18 @@ alike. Inputs and labels are standardised. FGSM steps along the sign of squared 
 
 Kernel widths: the paper's is about 1. At 1 a row has 0.6 to 2.5 neighbours in its minibatch, the
 divergence leaves rough residuals unpunished, and test RMSE was 1.07 times VIB's in boston and in
-concrete; at 3 it was twice VIB's in boston. Here it is 0.25, with 0.00 to 0.11 neighbours: close to the
-limits -2 log mean exp(-e^2 / 2 w^2) of errors e, and -log mean of codes' Gram matrix.
+concrete; at 3 it was twice VIB's in boston. Here it is 0.25, with 0.00 to 0.11 neighbours. That is
+close to limits without x: -2 log mean exp(-e^2 / 2 w^2) of errors e, and minus the log of the mean
+of codes' Gram matrix. Widths and noises were chosen on seeds 0 to 4 and 100 to 104.
 
 Data: UCI boston, concrete, energy and kin8nm, from the folder RITZ_DATA; 64% of the rows train, 16%
 validate, 20% test, dealt anew for each seed.
 
 Thresholds: the catalogue's. The third lowest of four ratios is at most the bound where three are.
-NUMBERS
+From seeds 0, 100 and 1000, of which the last were not seen before, it was 0.994, 1.004 and 0.994
+of VIB's RMSE, and 0.974, 0.963 and 0.951 of MSE's under attack; the wrong variant's were 2.2 and
+1.3. In single sets, from 0 and 1000, the former was 0.97 to 1.04. VIB withstands the attack as
+well: CS-IB's RMSE was 0.97 to 1.00 of VIB's there.
 
 Wrong variant: the inputs' Gram matrix is left out of the prediction term, so that the law of all
 guesses meets the law of all labels, but no guess its own label.
@@ -226,19 +230,19 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
 
 
 def plot(result: Result) -> Any:
-    """RMSE against the strength of the attack, by method and data set."""
+    """RMSE as a share of plain training's, against the strength of the attack."""
     with canvas(1, len(SETS), size=(12.0, 3.2)) as (figure, (axes,)):
         for ax, (name, errors) in zip(axes, result.curves["errors"].items(), strict=True):
-            for mark, method in zip("so^", METHODS, strict=True):
-                mean = errors[method].mean(0)
-                ax.plot(ATTACKS, mean, marker=mark, mfc="none", label=method)
-            vib = errors["VIB"][:, 0].mean()
-            over = errors["CS-IB"][:, 0].mean() / vib
-            ax.set(title=name, xlabel="FGSM step (sds of an input)", ylim=(0.0, None))
-            ax.text(
-                0.97, 0.05, f"unattacked: {over:.3f} × VIB's", ha="right", transform=ax.transAxes
-            )
-        axes[0].set_ylabel("test RMSE (units of y)")
+            mean = {method: v.mean(0) for method, v in errors.items()}
+            if ax is not axes[0]:
+                ax.sharey(axes[0])
+            ax.axhline(1.0, color="black", lw=1.0)
+            for mark, method in zip("so", METHODS[1:], strict=True):
+                share = mean[method] / mean["MSE"]
+                ax.plot(ATTACKS, share, marker=mark, mfc="none", label=method)
+            over = mean["CS-IB"][0] / mean["VIB"][0]
+            ax.set(title=f"{name}: {over:.3f} × VIB's at 0", xlabel="FGSM step (sds of an input)")
+        axes[0].set_ylabel("test RMSE / plain training's")
         axes[0].legend()
     return figure
 
