@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 import pytest
 
 from ritz.papers.information import (
+    cs_ib,
     group_divergence,
     irm_v2,
     loci,
@@ -114,3 +115,31 @@ def test_expected_likelihood_over_labels_is_least_at_the_truth():
     entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()
     assert vib_half_bayes._nll(p, p) == pytest.approx(entropy)
     assert vib_half_bayes._nll(p, p + 0.1) > entropy
+
+
+def test_mutual_information_is_the_integral_over_kernel_densities():
+    x, t = np.random.default_rng(0).normal(size=(2, 6))
+    grid = np.linspace(-8.0, 8.0, 401)
+    # A Gram matrix of width s is that of densities whose kernels have the sd s / sqrt(2).
+    kernels = lambda a, width: np.exp(-(((grid[:, None] - a) / width) ** 2))
+    at_x, at_t = kernels(x, 0.7), kernels(t, 1.2)
+    joint, product = at_x @ at_t.T / 6, np.outer(at_x.mean(1), at_t.mean(1))
+    overlap = lambda p, q: np.log((p * q).sum())
+    exact = overlap(joint, joint) + overlap(product, product) - 2.0 * overlap(joint, product)
+    a, b = (jnp.asarray(v)[:, None] for v in (x, t))
+    found = cs_ib.mutual_information(cs_ib.gram(a, a, 0.7), cs_ib.gram(b, b, 1.2))
+    assert float(found) == pytest.approx(exact, rel=1e-4)
+
+
+def test_conditional_divergence_in_its_limits():
+    x, y, guess = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8)))
+    near = cs_ib.gram(x[:, None], x[:, None], 0.5)
+    assert float(cs_ib.conditional_divergence(near, y, y)) == pytest.approx(0.0, abs=1e-5)
+    assert float(cs_ib.conditional_divergence(near, y, guess)) > 0.01
+    # Inputs far apart: each guess is compared with its own label only.
+    alone = float(cs_ib.conditional_divergence(jnp.eye(8), y, guess))
+    kernel = jnp.exp(-0.5 * ((y - guess) / cs_ib.Y_WIDTH) ** 2)
+    assert alone == pytest.approx(-2.0 * float(jnp.log(kernel.mean())), rel=1e-4)
+    # Inputs all alike: the order of the guesses does not matter.
+    alike = [cs_ib.marginal_divergence(near, y, v) for v in (y, y[::-1])]
+    np.testing.assert_allclose(alike, 0.0, atol=1e-5)
