@@ -61,6 +61,17 @@ def test_examples_in_docstrings(name):
     assert results.failed == 0
 
 
+def test_tables_of_parts_are_those_of_the_registries():
+    page = (ROOT / "docs" / "objectives.md").read_text()
+    for name, part in ritz.objective.registered().items():
+        assert f"| `{name}` | {part.description} |\n" in page, name
+    for name, part in ritz.estimator.registered().items():
+        how = part.example()
+        biased = " biased " if how.biased else " "
+        row = f"| `{name}` | {part.description} | {how.cost} |{biased}|\n"
+        assert row in page, row
+
+
 def test_public_names_have_docstrings():
     for name in ritz.__all__:
         assert getattr(ritz, name).__doc__, name

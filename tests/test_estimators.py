@@ -627,6 +627,53 @@ def test_unscented_is_exact_for_cubics(name):
         assert np.abs(at(OneSigma()) - integral(name, cubic)).max() > 0.1
 
 
+DECODER = jnp.array([[1.0, 2.0, -0.3], [0.5, -1.0, 0.8], [0.0, 3.0, 1.1], [-0.7, 0.4, 0.2]])
+SHIFT, PIXELS = jnp.array([0.1, -0.4, 0.3, 0.0]), jnp.array([1.0, 0.0, 2.0, -0.5])
+LATENT = jnp.array([0.3, -0.2, 0.5, -0.3, 0.1, -0.8])  # means, then log standard deviations
+
+
+def squared_error(z):
+    return ((PIXELS - DECODER @ z - SHIFT) ** 2).sum()
+
+
+def affine_decoder(how):
+    def run(t):
+        return squared_error(sample(dist.Normal(t[:3], jnp.exp(t[3:])).to_event(1), how))
+
+    return run
+
+
+def closed_form(t, variance=1.0):
+    """At the mean, and variances times squared column norms."""
+    columns = (DECODER**2).sum(0)
+    return squared_error(t[:3]) + variance * jnp.exp(2 * t[3:]) @ columns
+
+
+@pytest.mark.parametrize("degree", [2, 3])
+def test_unscented_is_the_zero_variance_path_of_affine_decoders(degree):
+    keys = jax.random.split(jax.random.key(0), 100_000)
+    both = lambda how: compiled(
+        jax.vmap(lambda k: jnp.append(*expectation(affine_decoder(how)).value_and_grad(k, LATENT)))
+    )
+    found = both(unscented(degree))(keys[:3])
+    assert (found == found[0]).all()  # bit for bit
+    wanted = np.append(*jax.value_and_grad(closed_form)(LATENT))
+    np.testing.assert_allclose(found[0], wanted, rtol=2e-5)
+    draws = np.asarray(both(pathwise())(keys), np.float64)
+    z = lambda x: np.abs(x - draws.mean(0)) * len(keys) ** 0.5 / draws.std(0)
+    assert (z(found[0]) < SIGMA).all()
+    without = np.append(*jax.value_and_grad(closed_form)(LATENT, 0.0))
+    assert z(without).max() > 50
+
+
+def test_unscented_of_degree_2_has_fewer_points():
+    q = MeanField(jnp.zeros(5), jnp.zeros(5))
+    shape = lambda how: how.draw(q, jax.random.key(0)).value.shape
+    assert (shape(unscented(2)), shape(unscented())) == ((6, 5), (10, 5))
+    with pytest.raises(RitzError, match="degree=4 arrived, expected 2 or 3"):
+        unscented(4)
+
+
 @pytest.mark.parametrize("how", [gauss_hermite(3), unscented(), quasi_monte_carlo(4)])
 def test_gaussian_estimators_refuse(how):
     with pytest.raises(RitzError, match=rf"{type(how).__name__} cannot .* use pathwise\(\)"):

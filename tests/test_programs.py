@@ -310,6 +310,21 @@ def test_cond():
     holds(program, jnp.asarray(0.3), exact)
 
 
+def test_a_case_that_is_left_out_may_be_no_number():
+    """NumPyro guards against infinite logits so; a mean of that case would spoil the gradient."""
+
+    def program(q):
+        z = sample(q, enumerate_support())
+        return jnp.where(q.logits > -9.0, 3.0 * z, jnp.inf * z).sum() + q.log_prob(z).sum()
+
+    q = jax.tree.map(jnp.asarray, dist.Bernoulli(logits=jnp.array([0.4, -0.3])))
+    value, grad = expectation(program).value_and_grad(KEY, q)
+    p = jax.nn.sigmoid(q.logits)
+    exact = lambda p: (3.0 * p + p * jnp.log(p) + (1.0 - p) * jnp.log1p(-p)).sum()
+    np.testing.assert_allclose(value, exact(p), rtol=1e-5)
+    np.testing.assert_allclose(grad.logits, jax.grad(exact)(p) * p * (1.0 - p), rtol=1e-5)
+
+
 def test_while_loop_is_refused():
     def program(t):
         step = lambda x: x + sample(dist.Normal(t, 1.0))

@@ -1,7 +1,15 @@
 """How gradients of expectations are estimated, for each random choice."""
 
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw, detached, stop
+from ritz.estimator._base import (
+    AbstractEstimator,
+    Draw,
+    Registered,
+    detached,
+    register,
+    registered,
+    stop,
+)
 from ritz.estimator._control_variates import KernelControlVariates, kernel_control_variates
 from ritz.estimator._default import default
 from ritz.estimator._doubly import doubly_reparameterised
@@ -32,6 +40,7 @@ __all__ = [
     "PerPart",
     "QuasiMonteCarlo",
     "Rebar",
+    "Registered",
     "Rejection",
     "Relax",
     "Score",
@@ -53,6 +62,8 @@ __all__ = [
     "per_part",
     "quasi_monte_carlo",
     "rebar",
+    "register",
+    "registered",
     "rejection",
     "relax",
     "running_mean",

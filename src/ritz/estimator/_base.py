@@ -1,6 +1,8 @@
 """What an estimator of one random choice is made of."""
 
 import abc
+import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -85,6 +87,55 @@ class AbstractEstimator(eqx.Module):
     def log_prob(self, q: Any, x: Any) -> Array:
         """The log density of a value, as it enters an objective."""
         return law.log_prob(q, x).sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """An estimator that is known by name.
+
+    Attributes:
+        name: how it is written.
+        example: makes one, with the settings that the conformance tests use.
+        description: which choices it serves, in one line.
+    """
+
+    name: str
+    example: Callable[[], AbstractEstimator]
+    description: str
+
+
+_REGISTRY: dict[str, Registered] = {}
+
+
+def register(name: str, example: Callable[[], AbstractEstimator], description: str) -> None:
+    """Make an estimator known by name: to the conformance tests and to the docs.
+
+    One that is not registered works all the same.
+
+    Args:
+        name: how it is written.
+        example: makes one. It is called by tests only, so that an import stays cheap.
+        description: which choices it serves, in one line.
+
+    >>> class Mine(AbstractEstimator):
+    ...     def draw(self, q, key):
+    ...         return Draw(law.draw(q, key), {})
+    >>> register("mine", Mine, "draws that are differentiable")
+    >>> registered()["mine"].example().biased
+    False
+    >>> del _REGISTRY["mine"]
+    """
+    _REGISTRY[name] = Registered(name, example, description)
+
+
+def registered() -> dict[str, Registered]:
+    """The estimators that are known by name.
+
+    >>> import ritz
+    >>> ritz.estimator.registered()["pathwise"].description
+    'draws that are differentiable'
+    """
+    return dict(_REGISTRY)
 
 
 def stop(tree: Any) -> Any:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw
+from ritz.estimator._base import AbstractEstimator, Draw, register
 from ritz.estimator._gaussian import needs_gaussian, pushed
 
 
@@ -122,3 +122,6 @@ def kernel_control_variates(
         if value is not None and not value > 0:
             raise RitzError(f"{name}={value!r} arrived, expected a positive number")
     return KernelControlVariates(draws, length, ridge)
+
+
+register("kernel_control_variates", lambda: kernel_control_variates(8), "Gaussians")

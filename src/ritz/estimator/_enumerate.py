@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw
+from ritz.estimator._base import AbstractEstimator, Draw, register
 
 
 class Enumerate(AbstractEstimator):
@@ -44,3 +44,6 @@ def enumerate_support() -> Enumerate:
     'size of the support'
     """
     return Enumerate()
+
+
+register("enumerate_support", enumerate_support, "a finite support; exact")

@@ -11,7 +11,7 @@ from jaxtyping import Array, Key
 
 from ritz.estimator import _element as element
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw
+from ritz.estimator._base import AbstractEstimator, Draw, register
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 
@@ -102,3 +102,10 @@ def implicit() -> Implicit:
     1.0
     """
     return Implicit()
+
+
+register(
+    "implicit",
+    implicit,
+    "one dimension with a cdf: mixtures, von Mises",
+)

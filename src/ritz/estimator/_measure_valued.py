@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Key
 
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw, detached, stop
+from ritz.estimator._base import AbstractEstimator, Draw, detached, register, stop
 from ritz.estimator._element import BERNOULLI, CATEGORICAL, bare, elsewhere, parameter
 
 Shape = tuple[int, ...]
@@ -139,3 +139,8 @@ def measure_valued() -> MeasureValued:
     3.0
     """
     return MeasureValued()
+
+
+register(
+    "measure_valued", measure_valued, "Bernoulli, Categorical, Poisson, Exponential, Gamma, Normal"
+)

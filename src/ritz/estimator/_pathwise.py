@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from jaxtyping import Array, Key
 
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw, stop
+from ritz.estimator._base import AbstractEstimator, Draw, register, stop
 
 
 class Pathwise(AbstractEstimator):
@@ -58,3 +58,9 @@ def sticking_the_landing() -> StickingTheLanding:
     False
     """
     return StickingTheLanding()
+
+
+register("pathwise", pathwise, "draws that are differentiable")
+register(
+    "sticking_the_landing", sticking_the_landing, "the same, where the loss is linear in log q"
+)

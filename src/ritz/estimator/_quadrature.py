@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from ritz._errors import whole_number
+from ritz._errors import RitzError, whole_number
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw
+from ritz.estimator._base import AbstractEstimator, Draw, register
 from ritz.estimator._gaussian import needs_gaussian, pushed
 
 
@@ -53,7 +53,8 @@ class GaussHermite(Quadrature):
 class Unscented(Quadrature):
     """See `unscented`."""
 
-    cost: ClassVar[str] = "2d"
+    cost: ClassVar[str] = "2d, or d + 1"
+    degree: int = eqx.field(static=True, default=3)
 
     def check(self, q: Any) -> None:
         needs_gaussian(self, q)
@@ -61,12 +62,22 @@ class Unscented(Quadrature):
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         shape, push = pushed(q)
         batch, event = law.batch_shape(q), law.event_shape(q)
-        d = math.prod(event)
-        dtype = law.value(q).dtype
-        axes = jnp.sqrt(d) * jnp.eye(d, dtype=dtype)
-        noise = jnp.concatenate([axes, -axes]).reshape(2 * d, *(1,) * len(batch), *event)
-        values = jax.vmap(push)(jnp.broadcast_to(noise, (2 * d, *shape)))
-        return Draw(values, {"weight": jnp.full((2 * d, *batch), 1 / (2 * d), dtype)})
+        noise = _sigma_points(math.prod(event), self.degree)
+        n, dtype = len(noise), law.value(q).dtype
+        noise = jnp.asarray(noise.reshape(n, *(1,) * len(batch), *event), dtype)
+        values = jax.vmap(push)(jnp.broadcast_to(noise, (n, *shape)))
+        return Draw(values, {"weight": jnp.full((n, *batch), 1 / n, dtype)})
+
+
+def _sigma_points(d: int, degree: int) -> np.ndarray:
+    """Equally weighted points with the moments of a standard normal up to a degree: (n, d)."""
+    if degree == 3:
+        return np.sqrt(d) * np.concatenate([np.eye(d), -np.eye(d)])
+    # A regular simplex: the columns of Helmert's matrix, whose rows are orthonormal and sum to 0.
+    k = np.arange(1, d + 1)[:, None]
+    i = np.arange(d + 1)
+    rows = np.where(i < k, 1.0, np.where(i == k, -k, 0.0)) / np.sqrt(k * (k + 1))
+    return np.sqrt(d + 1) * rows.T
 
 
 def gauss_hermite(nodes: int = 8) -> GaussHermite:
@@ -99,7 +110,7 @@ def gauss_hermite(nodes: int = 8) -> GaussHermite:
     return GaussHermite(whole_number("nodes", nodes, 1))
 
 
-def unscented() -> Unscented:
+def unscented(degree: int = 3) -> Unscented:
     r"""Two sigma points along each axis of a Gaussian choice, without randomness.
 
     .. math:: \mathbb{E} f(x) \approx \frac{1}{2d} \sum_{i=1}^d
@@ -110,6 +121,26 @@ def unscented() -> Unscented:
     plate that a program mixes take every combination. Julier and Uhlmann 1997 (equation 12, with
     :math:`\kappa = 0`); Arasaratnam and Haykin 2009.
 
+    Where f is quadratic, the gradient is exact and has no variance. So is the squared error of a
+    decoder that is affine in its latent,
+
+    .. math:: \mathbb{E}\,\|y - W x - b\|^2
+        = \|y - W m - b\|^2 + \textstyle\sum_j \sigma_j^2\,\|W_{\cdot j}\|^2,
+
+    the zero-variance path for such decoders of Shao, Liu and Van den Broeck 2025. With `degree=2`
+    the points are the d + 1 corners of a simplex, with which polynomials of degree up to 2 are
+    exact (Julier 2003). `ritz.diagnose.check_unbiased` tells whether an f is of this kind: it
+    compares with the score function.
+
+    Args:
+        degree: 3, or 2 for about half as many points.
+
+    Returns:
+        the estimator.
+
+    Raises:
+        RitzError: for another degree.
+
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from ritz.objective import expectation, sample
     >>> def program(loc):
@@ -118,4 +149,14 @@ def unscented() -> Unscented:
     >>> print(round(float(value), 3), [round(float(g), 3) for g in grad])
     6.0 [3.0, 2.0]
     """
-    return Unscented()
+    if degree not in (2, 3):
+        raise RitzError(f"unscented: degree={degree!r} arrived, expected 2 or 3")
+    return Unscented(degree)
+
+
+register(
+    "gauss_hermite",
+    gauss_hermite,
+    "Gaussian numbers; exact for polynomials of degree 2n - 1",
+)
+register("unscented", unscented, "Gaussians; exact for polynomials of degree 3, or 2")

@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import _element as element
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw
+from ritz.estimator._base import AbstractEstimator, Draw, register
 from ritz.estimator._gaussian import needs_gaussian, pushed
 from ritz.family import FullRank, MeanField
 
@@ -143,3 +143,7 @@ def antithetic(draws: int = 2) -> Antithetic:
     if draws % 2:
         raise RitzError(f"draws={draws} arrived, expected an even number: draws come in pairs")
     return Antithetic(draws)
+
+
+register("quasi_monte_carlo", lambda: quasi_monte_carlo(4), "Gaussians")
+register("antithetic", lambda: antithetic(4), "symmetric choices: Gaussian, Student t, Laplace")

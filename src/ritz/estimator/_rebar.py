@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 from ritz._errors import RitzError
 from ritz.estimator import _element as element
 from ritz.estimator import law
-from ritz.estimator._base import Draw, detached
+from ritz.estimator._base import Draw, detached, register
 from ritz.estimator._relaxed import AbstractRelaxation, hard, noisy, positive, relaxed
 
 
@@ -148,3 +148,7 @@ def relax(network: Callable[..., Any]) -> Relax:
     if not callable(network):
         raise RitzError(f"relax: {type(network).__name__} arrived, expected a network")
     return Relax(network)
+
+
+register("rebar", lambda: rebar(0.5, 0.7), "Bernoulli, Categorical")
+register("relax", lambda: relax(lambda z: 0.8 * jnp.tanh(z).sum() + 0.3), "Bernoulli, Categorical")

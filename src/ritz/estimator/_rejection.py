@@ -11,7 +11,7 @@ from jaxtyping import Array, Key
 from ritz._errors import whole_number
 from ritz.estimator import _element as element
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw, detached
+from ritz.estimator._base import AbstractEstimator, Draw, detached, register
 
 
 class Rejection(AbstractEstimator):
@@ -120,3 +120,6 @@ def rejection(shape_augmentation: int = 5) -> Rejection:
     2.0
     """
     return Rejection(whole_number("shape_augmentation", shape_augmentation, 0))
+
+
+register("rejection", lambda: rejection(2), "Gamma, Beta, Dirichlet")

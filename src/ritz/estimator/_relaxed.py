@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
 from ritz.estimator import _element as element
-from ritz.estimator._base import AbstractEstimator, Draw
+from ritz.estimator._base import AbstractEstimator, Draw, register
 
 
 class AbstractRelaxation(AbstractEstimator):
@@ -142,3 +142,7 @@ def straight_through(temperature: float | Array | None = None) -> StraightThroug
     3.0
     """
     return StraightThrough(None if temperature is None else positive(temperature))
+
+
+register("gumbel_softmax", gumbel_softmax, "Bernoulli, Categorical; relaxes them")
+register("straight_through", straight_through, "Bernoulli, Categorical; keeps their values")

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import law
-from ritz.estimator._base import AbstractEstimator, Draw, detached
+from ritz.estimator._base import AbstractEstimator, Draw, detached, register
 from ritz.family import AbstractFamily
 
 
@@ -143,3 +143,12 @@ def score(
             "score: a baseline and draws arrived; leave-one-out is a baseline: pass one"
         )
     return LeaveOneOut(draws=draws)
+
+
+register("score", score, "anything with a log density")
+register(
+    "score(baseline)", lambda: score(running_mean(0.3)), "the same, with a baseline that learns"
+)
+register(
+    "score(draws)", lambda: score(draws=3), "the same, each draw with the others as its baseline"
+)

@@ -63,6 +63,11 @@ def log_prob(q: Any, x: Any) -> Array:
     return jnp.asarray(q.log_prob(x))
 
 
+def entropy(q: Any) -> Array:
+    """The entropy of a draw, summed over independent elements."""
+    return jnp.asarray(q.entropy()).sum()
+
+
 def is_discrete(q: Any) -> bool:
     """Whether draws are integers or booleans."""
     return value(q).dtype.kind in "iub"

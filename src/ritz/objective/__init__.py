@@ -1,6 +1,13 @@
 """Losses as programs that sample and score, and the problems they make with a target."""
 
-from ritz.objective._base import AbstractObjective, Density, Program
+from ritz.objective._base import (
+    AbstractObjective,
+    Density,
+    Program,
+    Registered,
+    register,
+    registered,
+)
 from ritz.objective._detached import forward_kl, log_variance, tail_adaptive
 from ritz.objective._discrepancy import fisher_divergence, maximum_mean_discrepancy
 from ritz.objective._importance import (
@@ -34,6 +41,7 @@ __all__ = [
     "NegativeELBO",
     "Problem",
     "Program",
+    "Registered",
     "beta_elbo",
     "chi_square",
     "data_emphasised_elbo",
@@ -49,6 +57,8 @@ __all__ = [
     "maximum_mean_discrepancy",
     "negative_elbo",
     "normalize",
+    "register",
+    "registered",
     "renyi",
     "sample",
     "sample_and_log_prob",

@@ -1,5 +1,6 @@
 """A loss as a program, and the view of a target that it sees."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,6 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
 from ritz.estimator import AbstractEstimator
-from ritz.family import AbstractFamily
 from ritz.program import expectation
 from ritz.target import AbstractTarget
 
@@ -60,15 +60,19 @@ class AbstractObjective(eqx.Module):
         """A key for each independent run of the program in one evaluation."""
         return key[None]
 
-    def program(
-        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
-    ) -> Float[Array, ""]:
-        """One number, whose expectation is the loss; see `ritz.objective.expectation`."""
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
+        """One number, whose expectation is the loss; see `ritz.objective.expectation`.
+
+        Args:
+            q: the family, or anything else that `sample` draws from.
+            target: what it scores with.
+            estimator: of its choices.
+        """
         raise NotImplementedError
 
     def __call__(
         self,
-        q: AbstractFamily,
+        q: Any,
         target: AbstractTarget,
         estimator: AbstractEstimator,
         key: Key[Array, ""],
@@ -119,10 +123,54 @@ class Program(AbstractObjective):
     def needs(self) -> frozenset[str]:
         return frozenset({"sample"})
 
-    def program(
-        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
-    ) -> Float[Array, ""]:
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         return self.function(q, target)
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+    """An objective that is known by name.
+
+    Attributes:
+        name: how it is written.
+        example: makes one, with the settings that the conformance tests use.
+        description: what it bounds and in which direction, in one line.
+    """
+
+    name: str
+    example: Callable[[], AbstractObjective]
+    description: str
+
+
+_REGISTRY: dict[str, Registered] = {}
+
+
+def register(name: str, example: Callable[[], AbstractObjective], description: str) -> None:
+    """Make an objective known by name: to the conformance tests and to the docs.
+
+    One that is not registered works all the same.
+
+    Args:
+        name: how it is written.
+        example: makes one. It is called by tests only, so that an import stays cheap.
+        description: what it bounds and in which direction, in one line.
+
+    >>> register("mine", lambda: Program(lambda q, target: 0.0), "bounds nothing")
+    >>> registered()["mine"].description
+    'bounds nothing'
+    >>> del _REGISTRY["mine"]
+    """
+    _REGISTRY[name] = Registered(name, example, description)
+
+
+def registered() -> dict[str, Registered]:
+    """The objectives that are known by name.
+
+    >>> import ritz
+    >>> "iwae" in ritz.objective.registered()
+    True
+    """
+    return dict(_REGISTRY)
 
 
 def subsample_key(key: Key[Array, ""]) -> Key[Array, ""]:

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
-from ritz.estimator import AbstractEstimator, law
+from ritz.estimator import AbstractEstimator
 from ritz.estimator import stop as constant
-from ritz.family import AbstractFamily
-from ritz.objective._base import AbstractObjective, Density
+from ritz.objective._base import AbstractObjective, Density, register
 from ritz.objective._importance import log_mean_exp
 from ritz.program import sample
 
@@ -36,12 +35,10 @@ class AbstractScored(AbstractObjective):
     ) -> Float[Array, ""]:
         """The loss of one set of draws; only the densities have derivatives."""
 
-    def program(
-        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
-    ) -> Float[Array, ""]:
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         def one(_: Any) -> tuple[Array, Array]:
             x = jax.lax.stop_gradient(sample(constant(q), estimator))
-            return target.log_density(x), law.log_prob(q, x).sum()
+            return target.log_density(x), estimator.log_prob(q, x)
 
         return self.of_densities(*jax.vmap(one)(jnp.arange(self.draws)))
 
@@ -83,12 +80,10 @@ class TailAdaptive(AbstractObjective):
                 f"{type(estimator).__name__} does not give; use pathwise()"
             )
 
-    def program(
-        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
-    ) -> Float[Array, ""]:
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         def log_weight(_: Any) -> Array:
             x = sample(q, estimator)
-            return target.log_density(x) - law.log_prob(constant(q), x).sum()
+            return target.log_density(x) - estimator.log_prob(constant(q), x)
 
         log_w = jax.vmap(log_weight)(jnp.arange(self.draws))
         held = jax.lax.stop_gradient(log_w)
@@ -166,3 +161,8 @@ def tail_adaptive(draws: Any = 16, beta: Any = -1.0) -> TailAdaptive:
     if not isinstance(beta, int | float) or isinstance(beta, bool) or not -100.0 < beta <= 0.0:
         raise RitzError(f"tail_adaptive: beta={beta!r} arrived, expected a number from -100 to 0")
     return TailAdaptive(draws, float(beta))
+
+
+register("forward_kl", lambda: forward_kl(2), "tends to KL(p ‖ q) for K → ∞; bounds nothing")
+register("log_variance", lambda: log_variance(2), "bounds nothing; has the gradient of KL(q ‖ p)")
+register("tail_adaptive", lambda: tail_adaptive(2), "bounds nothing")

@@ -10,17 +10,19 @@ from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import AbstractEstimator, law
-from ritz.family import AbstractFamily
-from ritz.objective._base import AbstractAveraged, AbstractObjective, Density
+from ritz.objective._base import AbstractAveraged, AbstractObjective, Density, register
 from ritz.program import sample
 
 
 class Fisher(AbstractAveraged):
     """See `fisher_divergence`."""
 
-    def program(
-        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
-    ) -> Float[Array, ""]:
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
+        if law.is_finite(q) or law.is_discrete(q):
+            raise RitzError(
+                f"Fisher needs derivatives of log q along x, which {law.describe(q)} has not; use "
+                "negative_elbo()"
+            )
         x = sample(q, estimator)
         log_w = lambda x: target.log_density(x) - law.log_prob(q, x).sum()
         return (jax.grad(log_w)(x) ** 2).sum()
@@ -43,9 +45,7 @@ class MMD(AbstractObjective):
     def needs(self) -> frozenset[str]:
         return frozenset({"sample"})
 
-    def program(
-        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
-    ) -> Float[Array, ""]:
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         xs = jax.vmap(lambda _: sample(q, estimator))(jnp.arange(self.draws))
         own, n = self._kernel(xs, xs), len(self.samples)
         within = (own.sum() - jnp.trace(own)) / (self.draws * (self.draws - 1))
@@ -70,7 +70,7 @@ def fisher_divergence(draws: Any = 1) -> Fisher:
         draws: independent draws that are averaged.
 
     Raises:
-        RitzError: for fewer than one draw.
+        RitzError: for fewer than one draw, or, in a program, for a discrete family.
 
     >>> fisher_divergence(4).draws
     4
@@ -106,3 +106,11 @@ def maximum_mean_discrepancy(samples: Any, bandwidth: Any, draws: Any = 32) -> M
     if not isinstance(bandwidth, int | float) or isinstance(bandwidth, bool) or not bandwidth > 0:
         raise RitzError(f"bandwidth={bandwidth!r} arrived, expected a positive number")
     return MMD(jnp.asarray(samples, float), float(bandwidth), draws)
+
+
+register("fisher_divergence", fisher_divergence, "bounds nothing; 0 at q = p")
+register(
+    "maximum_mean_discrepancy",
+    lambda: maximum_mean_discrepancy([[0.4], [-0.2], [1.1]], 0.9, 2),
+    "bounds nothing; 0 at q = p",
+)

@@ -10,8 +10,7 @@ from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import AbstractEstimator
-from ritz.family import AbstractFamily
-from ritz.objective._base import AbstractObjective, Density
+from ritz.objective._base import AbstractObjective, Density, register
 from ritz.program import sample_and_log_prob
 
 
@@ -28,9 +27,7 @@ class AbstractImportance(AbstractObjective):
     def of_log_weights(self, log_w: Float[Array, " K"]) -> Float[Array, ""]:
         """The loss of one set of draws."""
 
-    def program(
-        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
-    ) -> Float[Array, ""]:
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         def log_weight(_: Any) -> Array:
             x, log_q = sample_and_log_prob(q, estimator)
             return target.log_density(x) - log_q
@@ -178,3 +175,13 @@ def thermodynamic(draws: Any = 8, partitions: Any = 5) -> Thermodynamic:
     whole_number("draws", draws, 2)
     whole_number("partitions", partitions, 1)
     return Thermodynamic(draws, int(partitions))
+
+
+register("iwae", lambda: iwae(2), "bounds -log Z from above, tighter as K grows")
+register(
+    "renyi",
+    lambda: renyi(0.5, 2),
+    "for K → ∞ bounds -log Z: above for α > 0, below for α < 0",
+)
+register("chi_square", lambda: chi_square(2), "for K → ∞ bounds log Z from above")
+register("thermodynamic", lambda: thermodynamic(2, 3), "for K → ∞ bounds -log Z from above")

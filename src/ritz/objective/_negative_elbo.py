@@ -6,9 +6,8 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
-from ritz.estimator import AbstractEstimator
-from ritz.family import AbstractFamily
-from ritz.objective._base import AbstractAveraged, Density
+from ritz.estimator import AbstractEstimator, law
+from ritz.objective._base import AbstractAveraged, Density, register
 from ritz.program import sample, sample_and_log_prob
 
 
@@ -28,11 +27,9 @@ class NegativeELBO(AbstractAveraged):
     def check(self, estimator: AbstractEstimator) -> None:
         pass  # linear in log q
 
-    def program(
-        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
-    ) -> Float[Array, ""]:
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         if self.entropy == "closed":
-            return -target.log_density(sample(q, estimator)) - q.entropy()
+            return -target.log_density(sample(q, estimator)) - law.entropy(q)
         x, log_q = sample_and_log_prob(q, estimator)
         return log_q - target.log_density(x)
 
@@ -65,3 +62,11 @@ def negative_elbo(draws: Any = 1, entropy: Any = "closed") -> NegativeELBO:
     if entropy not in ("closed", "mc"):
         raise RitzError(f"negative_elbo: entropy={entropy!r} arrived, expected 'closed' or 'mc'")
     return NegativeELBO(draws=draws, entropy=entropy)
+
+
+register("negative_elbo", negative_elbo, "bounds -log Z from above, by KL(q ‖ p)")
+register(
+    "negative_elbo(entropy='mc')",
+    lambda: negative_elbo(entropy="mc"),
+    "the same, without variance at q = p",
+)

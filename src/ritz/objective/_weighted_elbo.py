@@ -6,9 +6,8 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
-from ritz.estimator import AbstractEstimator
-from ritz.family import AbstractFamily
-from ritz.objective._base import AbstractAveraged, Density
+from ritz.estimator import AbstractEstimator, law
+from ritz.objective._base import AbstractAveraged, Density, register
 from ritz.program import sample
 
 
@@ -31,9 +30,10 @@ class WeightedELBO(AbstractAveraged):
     def needs(self) -> frozenset[str]:
         return frozenset({"sample", "entropy"})
 
-    def program(
-        self, q: AbstractFamily, target: Density, estimator: AbstractEstimator
-    ) -> Float[Array, ""]:
+    def check(self, estimator: AbstractEstimator) -> None:
+        pass  # log q enters through the entropy only
+
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         x = sample(q, estimator)
         if self.likelihood == self.prior:
             energy = self.prior * target.log_density(x)
@@ -49,7 +49,7 @@ class WeightedELBO(AbstractAveraged):
                 (self.likelihood if name in observed else self.prior) * value
                 for name, value in terms
             )
-        return -energy - self.entropy * q.entropy()
+        return -energy - self.entropy * law.entropy(q)
 
 
 def beta_elbo(beta: Any, draws: Any = 1) -> WeightedELBO:
@@ -122,3 +122,12 @@ def _positive(name: str, value: Any) -> float:
 def _draws(draws: Any) -> int:
     whole_number("draws", draws, 1)
     return int(draws)
+
+
+register("beta_elbo", lambda: beta_elbo(1.5), "bounds -log p(y) from above for β ≥ 1")
+register("tempered_elbo", lambda: tempered_elbo(2.0), "bounds -T log ∫ p̃^(1/T) dx from above")
+register(
+    "data_emphasised_elbo",
+    lambda: data_emphasised_elbo(2.0),
+    "bounds -log ∫ p(y given x)^κ p(x) dx from above",
+)

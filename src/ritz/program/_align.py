@@ -208,5 +208,7 @@ def linear(op: Any, i: int, random: list[bool]) -> bool:
     if name in FIRST:
         return i == 0 and not others
     if name == "select_n":
-        return i > 0 and not random[0]
+        # The mean of a case that is left out must not be taken: it may be no number, and its
+        # derivative would be none either.
+        return i > 0 and not random[0] and not op.guard
     return name in EITHER and not others

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.extend
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Literal, Primitive
 from jax.extend.core.primitives import cond_p, jit_p, select_n_p
 
@@ -43,12 +44,14 @@ class Op:
         params: its static parameters.
         inputs: variables or literals.
         outputs: variables.
+        guard: whether it selects between values one of which may be infinite, or no number.
     """
 
     primitive: Primitive
     params: dict[str, Any]
     inputs: list[Any]
     outputs: list[Var]
+    guard: bool = False
 
     def bind(self, *values: Any) -> list[Any]:
         """The operation on values."""
@@ -79,7 +82,24 @@ def graph(closed: Any) -> Graph:
     constants: dict[Var, Any] = {}
     inputs = [Var(v.aval) for v in closed.jaxpr.invars]
     outputs = _inline(closed, list(inputs), ops, constants)
-    return Graph(_needed(ops, outputs), constants, inputs, outputs)
+    return Graph(_guarded(_needed(ops, outputs)), constants, inputs, outputs)
+
+
+def _guarded(ops: list[Op]) -> list[Op]:
+    """With the selects marked that may leave out what was made of an infinite constant."""
+    found, marked = set(), []
+    for op in ops:
+        bad = not found.isdisjoint(op.inputs)
+        if op.primitive is select_n_p:
+            op = dataclasses.replace(op, guard=bad)
+        elif bad or any(map(_is_infinite, op.inputs)):
+            found.update(op.outputs)
+        marked.append(op)
+    return marked
+
+
+def _is_infinite(v: Any) -> bool:
+    return isinstance(v, Constant) and v.aval.dtype.kind == "f" and not np.isfinite(v.val).all()
 
 
 def _needed(ops: list[Op], outputs: list[Any]) -> list[Op]:
