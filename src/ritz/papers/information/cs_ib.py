@@ -30,9 +30,9 @@ validate, 20% test, dealt anew for each seed.
 
 Thresholds: the catalogue's. The third lowest of four ratios is at most the bound where three are.
 From seeds 0, 100 and 1000, of which the last were not seen before, it was 0.994, 1.004 and 0.994
-of VIB's RMSE, and 0.974, 0.963 and 0.951 of MSE's under attack; the wrong variant's were 2.2 and
-1.3. In single sets, from 0 and 1000, the former was 0.97 to 1.04. VIB withstands the attack as
-well: CS-IB's RMSE was 0.97 to 1.00 of VIB's there.
+of VIB's RMSE, and 0.974, 0.963 and 0.951 of MSE's under attack; the wrong variant's were
+2.1 and 1.3. In single sets, from 0 and 1000, the former was 0.97 to 1.04. VIB withstands the
+attack as well: CS-IB's RMSE was 0.97 to 1.00 of VIB's there.
 
 Wrong variant: the inputs' Gram matrix is left out of the prediction term, so that the law of all
 guesses meets the law of all labels, but no guess its own label.
@@ -205,7 +205,8 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
     divergence = marginal_divergence if wrong else conditional_divergence
     errors: dict[str, dict[str, np.ndarray]] = {}
     figures: dict[str, float] = {}
-    for name in SETS:
+    sets = SETS[:1] if quick else SETS
+    for name in sets:
         data = _data(name, seeds)
         found = train(data, divergence, seeds, 2 * LOOKS if quick else STEPS)
         errors[name] = {method: v * data["sd"][:, None] for method, v in found.items()}
@@ -216,12 +217,13 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
         float(v["CS-IB"][:, i].mean() / v[over][:, i].mean()) for v in errors.values()
     ]
     clean, attacked = ratio("VIB", 0), ratio("MSE", CHECKED)
-    for name, a, b in zip(SETS, clean, attacked, strict=True):
+    for name, a, b in zip(sets, clean, attacked, strict=True):
         figures |= {f"{name}: test RMSE over VIB's": a, f"{name}: attacked over MSE's": b}
     what = "mean over splits, the third lowest of four data sets"
+    third = lambda ratios: sorted(ratios)[:3][-1]
     checks = (
-        Check("test RMSE over VIB's", sorted(clean)[2], "<=", 1.02, what),
-        Check("attacked RMSE over MSE's", sorted(attacked)[2], "<=", 1.0, what),
+        Check("test RMSE over VIB's", third(clean), "<=", 1.02, what),
+        Check("attacked RMSE over MSE's", third(attacked), "<=", 1.0, what),
     )
     return Result(checks, seeds, figures, {"errors": errors})
 
@@ -231,8 +233,9 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
 
 def plot(result: Result) -> Any:
     """RMSE as a share of plain training's, against the strength of the attack."""
-    with canvas(1, len(SETS), size=(12.0, 3.2)) as (figure, (axes,)):
-        for ax, (name, errors) in zip(axes, result.curves["errors"].items(), strict=True):
+    shown = result.curves["errors"]
+    with canvas(1, len(shown), size=(12.0, 3.2)) as (figure, (axes,)):
+        for ax, (name, errors) in zip(axes, shown.items(), strict=True):
             mean = {method: v.mean(0) for method, v in errors.items()}
             if ax is not axes[0]:
                 ax.sharey(axes[0])
