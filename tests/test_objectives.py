@@ -124,8 +124,8 @@ MODELS = {
         lambda q: WEIGHTS / WEIGHTS.sum(),
         True,
     ),
-    "gamma": on_grid(
-        dist.Gamma(jnp.array([2.1]), jnp.array([1.4])), jnp.exp(LOGS), STEP * jnp.exp(LOGS)
+    "gamma": on_grid(  # so far from zero that the slope of log q has moments
+        dist.Gamma(jnp.array([8.5]), jnp.array([4.0])), jnp.exp(LOGS), STEP * jnp.exp(LOGS)
     ),
     "mixture": on_grid(
         dist.MixtureSameFamily(
@@ -301,12 +301,12 @@ SERVED = {how: [m for m in MODELS if serves(how, m)] for how in ESTIMATORS}
 
 def matrix():
     """Pairs, on every model that the estimator serves; all but one of these are slow."""
-    for name in OBJECTIVES:
-        for how, models in SERVED.items():
+    for name, part in OBJECTIVES.items():
+        closed = "entropy" in part.example().needs
+        for how, served in SERVED.items():
+            models = [m for m in served if not (closed and m in HAVE_NO_ENTROPY)]
             for model in models:
-                if model in HAVE_NO_ENTROPY and "entropy" in OBJECTIVES[name].example().needs:
-                    continue
-                slow = model != OWN.get(how, models[0])
+                slow = model != (OWN[how] if OWN.get(how) in models else models[0])
                 yield pytest.param(name, how, model, marks=[pytest.mark.slow] if slow else [])
 
 
@@ -358,7 +358,9 @@ def test_every_pair(name, how, model):
         # An objective knows the estimator and not the choice: what it names may not serve that.
         refused(loss, by, model, MODELS)
         return
-    assert found, str(found)
+    # Without variance only rounding is left, of terms that may be larger than their sum.
+    exact = np.allclose(found.estimate, found.reference, rtol=0.0, atol=1e-6)
+    assert found or exact, str(found)
 
 
 @pytest.mark.parametrize("how", ESTIMATORS)
