@@ -33,8 +33,10 @@ format: $(STAMP) ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 bench: $(STAMP) ## measure fits and estimators against peers
+	$(PIP) --no-build-isolation -e '.[bench]'
 	$(BIN)/python bench/first_fit.py
 	$(BIN)/python bench/estimators.py
+	$(BIN)/python bench/against_numpyro.py
 
 clean: ## remove caches, builds and the demo's fit; .venv stays
 	rm -rf demo-fit dist build .pytest_cache .ruff_cache .import_linter_cache

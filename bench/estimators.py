@@ -2,17 +2,20 @@
 
 Overhead: the gradient of a chain of 1, 10 and 100 choices (every other one a coin with its score
 function, the others pathwise normals), as a program and unrolled by hand; medians of interleaved
-runs of 256 draws, and seconds to compile. Variance: four tasks, every estimator that serves them:
-variance of the gradient (summed over parameters), seconds of a gradient, and their product, over
-those of the first estimator listed. Writes estimators.json.
+runs of 64 draws, and seconds to compile; with --genjax also what genjax adds. Variance: four
+tasks, every registered estimator that serves them: variance of the gradient (summed over
+parameters), seconds of a gradient, and their product over that of the score function. Writes
+estimators.json.
 
     python bench/estimators.py [--repeats 30] [--draws 2000] [--out bench/results/estimators.json]
+        [--genjax PYTHON, of an environment that has genjax]
 """
 
 import argparse
 import json
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,18 +28,10 @@ import numpy as np
 import numpyro.distributions as dist
 
 import ritz
-from ritz.estimator import (
-    enumerate_support,
-    gumbel_softmax,
-    measure_valued,
-    pathwise,
-    rebar,
-    rejection,
-    score,
-)
+from ritz.estimator import pathwise, registered, score
 from ritz.objective import expectation, sample
 
-BATCH = 256
+BATCH = 64
 
 
 # -- overhead -------------------------------------------------------------------------------------
@@ -85,8 +80,6 @@ def overhead(sites: int, repeats: int) -> dict[str, float]:
     theta = jnp.linspace(-0.5, 0.5, sites)
     program = lambda theta, key: expectation(chain).grad(key, theta)
     pairs = [compiled(f, theta) for f in (program, jax.grad(chain_by_hand))]
-    # Compile once more, in the other order: the first compilation warms caches of XLA itself.
-    again = [compiled(f, theta)[1] for f in (jax.grad(chain_by_hand), program)]
     seconds: list[list[float]] = [[], []]
     for _ in range(repeats):
         for (step, _), times in zip(pairs, seconds, strict=True):
@@ -95,14 +88,14 @@ def overhead(sites: int, repeats: int) -> dict[str, float]:
                 step()
             times.append(time.perf_counter() - began)
     ours, theirs = map(statistics.median, seconds)
-    return {"step": ours / theirs, "compile": again[1] / again[0]}
+    return {"step": ours / theirs, "compile": pairs[0][1] / pairs[1][1]}
 
 
 # -- variance and cost ----------------------------------------------------------------------------
 
 
-def tasks() -> dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]]:
-    """Programs of parameters and an estimator, where they are evaluated, and what serves them."""
+def tasks() -> dict[str, tuple[Callable[..., Any], Any]]:
+    """Programs of parameters and an estimator, and where they are evaluated."""
     rng = np.random.default_rng(0)
     digits = ritz.data.load("digits")
     image = jnp.asarray(digits["x"][0] / 16.0)
@@ -136,21 +129,20 @@ def tasks() -> dict[str, tuple[Callable[..., Any], Any, dict[str, Any]]]:
         z = sample(dist.Bernoulli(logits=params), how).astype(int)
         return 0.5 * ((y - means[z]) ** 2).sum()
 
-    coin = {"score": score(), "leave one out (4)": score(draws=4), "rebar": rebar(0.5)}
-    coin |= {"gumbel-softmax (biased)": gumbel_softmax(0.5)}
-    apart = {"score": score(), "leave one out (4)": score(draws=4)}
-    apart |= {"enumeration": enumerate_support(), "measure-valued": measure_valued()}
-    gamma = {"score": score(), "pathwise (implicit)": pathwise()}
-    gamma |= {f"rejection, B = {b}": rejection(b) for b in (0, 1, 5)}
-    normal = {"score": score(), "leave one out (4)": score(draws=4), "pathwise": pathwise()}
     flat = jnp.stack([jnp.zeros(10), jnp.full(10, -1.0)])
     shapes = jnp.stack([jnp.full(5, 1.1), jnp.zeros(5)])
     return {
-        "Bernoulli layer": (bernoulli_layer, jnp.zeros(16), coin),
-        "Gamma-Poisson": (gamma_poisson, shapes, gamma),
-        "logistic regression": (logistic, flat, normal),
-        "mixture": (mixture, jnp.zeros(50), apart),
+        "Bernoulli layer": (bernoulli_layer, jnp.zeros(16)),
+        "Gamma-Poisson": (gamma_poisson, shapes),
+        "logistic regression": (logistic, flat),
+        "mixture": (mixture, jnp.zeros(50)),
     }
+
+
+def estimators() -> dict[str, Any]:
+    """The registered estimators, the score function first."""
+    every = {name: entry.example() for name, entry in registered().items()}
+    return {"score": every.pop("score"), **every}
 
 
 def measured(program: Any, params: Any, how: Any, draws: int, repeats: int) -> tuple[float, float]:
@@ -172,24 +164,37 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("bench/results/estimators.json"))
+    parser.add_argument("--genjax")
     args = parser.parse_args()
+    overhead(2, 3)  # the first compilation warms caches of XLA itself
     found: dict[str, Any] = {"overhead": {}, "estimators": {}}
     for sites in (1, 10, 100):
         found["overhead"][str(sites)] = ratios = overhead(sites, args.repeats)
         print(f"{sites:4d} sites: step {ratios['step']:.2f}, compile {ratios['compile']:.2f}")
-    for task, (program, params, estimators) in tasks().items():
+    for task, (program, params) in tasks().items():
         rows = found["estimators"][task] = {}
-        for name, how in estimators.items():
-            variance, seconds = measured(program, params, how, args.draws, args.repeats // 5 or 1)
-            rows[name] = {"variance": variance, "seconds": seconds}
-            first = next(iter(rows.values()))
-            rows[name]["variance x cost, over the first"] = (
-                variance * seconds / (first["variance"] * first["seconds"])
-            )
+        for name, how in estimators().items():
+            try:
+                variance, seconds = measured(
+                    program, params, how, args.draws, args.repeats // 5 or 1
+                )
+            except ritz.RitzError as refused:
+                rows[name] = {"refused": str(refused)}
+                continue
+            biased = " (biased)" if how.biased else ""
+            rows[name] = {"variance": variance, "seconds": seconds, "biased": how.biased}
+            first = rows["score"]
+            rows[name]["product"] = variance * seconds / (first["variance"] * first["seconds"])
             print(
-                f"{task:20s} {name:24s} variance {variance:10.4g}, {seconds * 1e6:7.2f} us, "
-                f"product {rows[name]['variance x cost, over the first']:.3g}"
+                f"{task:20s} {name + biased:28s} variance {variance:10.4g}, "
+                f"{seconds * 1e6:7.2f} us, "
+                f"product {rows[name]['product']:.3g}"
             )
+    if args.genjax:
+        command = [args.genjax, str(Path(__file__).parent / "genjax_peer.py"), str(args.repeats)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found["genjax"] = json.loads(done.stdout.splitlines()[-1])
+        print("genjax:", found["genjax"])
     found["machine"] = {"python": platform.python_version(), "jax": jax.__version__}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=2) + "\n")
