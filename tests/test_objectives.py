@@ -100,7 +100,7 @@ def on_grid(q, points, widths):
 
 
 STEP = 0.04
-LOGS = jnp.arange(-9.0, 2.8, STEP)
+LOGS = jnp.arange(-2.3, 2.1, STEP)
 MODELS = {
     "table": Model(
         Table(jnp.array([0.2, -0.4, 0.5])),
