@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.flatten_util
 import numpy as np
-from scipy import stats
 
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import score
@@ -98,6 +97,8 @@ def check_unbiased(
         reference = np.concatenate([np.atleast_1d(value), flat(grad)]).astype(float)
     rounding = 20.0 * float(np.finfo(jax.dtypes.canonicalize_dtype(float)).eps)
     se = np.sqrt(variance / draws) + rounding * np.maximum(np.abs(reference), 1e-3)
+    from scipy import stats  # takes 0.3 s to import
+
     limit = float(stats.norm.isf(stats.norm.sf(4.0) / len(se)))
     return Unbiased((estimate - reference) / se, limit, estimate, reference, se, int(draws))
 

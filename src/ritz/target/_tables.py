@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ritz.target._factors import Factor
+from ritz.target._narrow import narrowed
 from ritz.target._support import Discrete
 
 # Which of its values each discrete site has.
@@ -35,7 +36,7 @@ def tables(
         return lambda indices: jax.vmap(at(indices), out_axes=axes)(jnp.arange(site.count))
 
     names = list(jax.eval_shape(values, {}))
-    mapped: Callable[[Indices], Any] = values
+    mapped: Callable[[Indices], Any] = narrowed(values)
     for site in reversed(sites):
         mapped = over(mapped, site)
     out = mapped({})
