@@ -310,6 +310,101 @@ def test_cond():
     holds(program, jnp.asarray(0.3), exact)
 
 
+def test_a_branch_that_is_not_taken_may_have_no_gradient():
+    """At negative x the first branch has no derivative, and neither has its choice."""
+
+    def program(t):
+        x = sample(dist.Bernoulli(logits=t), score()).astype(float) - 0.5
+        root = lambda x: jnp.sqrt(x) + sample(dist.Normal(t * jnp.log(x), 1.0), score())
+        return lax.cond(x > 0.0, root, lambda x: t * x, x)
+
+    p = jax.nn.sigmoid
+    exact = lambda t: p(t) * (0.5**0.5 + t * np.log(0.5)) - 0.5 * t * p(-t)
+    holds(program, 0.3, exact)
+
+
+def test_branches_and_loops_without_choices_keep_elements_apart():
+    """A thousand coins go through cond and scan one by one, two plates together."""
+    n, t = 200, 0.3
+    coins = lambda t, n=n: sample(dist.Bernoulli(logits=jnp.full(n, t)), enumerate_support())
+    both = lambda z, w: jnp.exp(0.5 * z) * (1.0 + w)
+    p = jax.nn.sigmoid(t)
+    mean = 1.0 + p * (np.exp(0.5) - 1.0)
+
+    def by_cond(t):
+        z = coins(t).astype(float)
+        return lax.cond(t > 0, lambda z: jnp.exp(0.5 * z), lambda z: z, z).mean()
+
+    def by_map(t):
+        return lax.map(lambda z: jnp.exp(0.5 * z), coins(t).astype(float)).mean()
+
+    def nested(t):
+        z = coins(t, (n // 2, 2)).astype(float)
+        w = sample(dist.Bernoulli(logits=jnp.zeros(2)), enumerate_support()).astype(float)
+        inner = lambda z: lax.map(lambda zw: both(*zw), (z, w))
+        return lax.map(inner, z).mean()
+
+    for program, value in ((by_cond, mean), (by_map, mean), (nested, 1.5 * mean)):
+        np.testing.assert_allclose(expectation(program).value(jax.random.key(0), t), value, 1e-5)
+
+
+def test_a_running_sum_mixes_elements():
+    """What a scan carries has seen all rows so far: their elements are not apart."""
+
+    def program(t):
+        z = sample(dist.Bernoulli(logits=jnp.full(3, t)), enumerate_support()).astype(float)
+        _, sums = lax.scan(lambda c, z: (c + z, (c + z) ** 2), 0.0, z)
+        return sums.sum()
+
+    exact = lambda t: over_binary(3, lambda z: (jnp.cumsum(z) ** 2).sum(), jax.nn.sigmoid(t))
+    np.testing.assert_allclose(expectation(program).value(jax.random.key(0), 0.3), exact(0.3), 1e-5)
+    holds(program, 0.3, exact, draws=200)
+
+
+class Unnamed(Score):
+    """A score function whose note does not say that it is a log density."""
+
+    def draw(self, q, key):
+        value, notes = super().draw(q, key)
+        return Draw(value, {"lp": next(iter(notes.values()))})
+
+
+def test_notes_that_a_long_scan_cannot_read_are_refused():
+    def program(t):
+        def step(c, _):
+            return 0.5 * c + sample(dist.Bernoulli(logits=t + 0.1 * c), Unnamed(None)), None
+
+        return lax.scan(step, 0.0, None, length=20)[0]
+
+    with pytest.raises(RitzError, match="none of its notes is a log density"):
+        expectation(program).grad(jax.random.key(0), 0.3)
+
+
+def test_choices_that_come_together_are_counted():
+    def program(t):
+        return sum(sample(dist.Bernoulli(logits=t)) for _ in range(20)) ** 2 * 1.0
+
+    with pytest.raises(RitzError, match="brings together 17 choices .* at most 65,536"):
+        expectation(program).grad(jax.random.key(0), 0.3)
+
+
+def test_widths_may_differ():
+    with jax.enable_x64(True):
+
+        def program(t):
+            step = lambda c, _: (
+                0.5 * c + sample(dist.Normal(t, 1.0), score()).astype(jnp.float32),
+                None,
+            )
+            x = lax.scan(step, jnp.float32(0.0), None, length=20)[0]
+            z = sample(dist.Bernoulli(logits=t.astype(float)), score()).astype(jnp.float32)
+            return jnp.tanh(z) * jnp.float32(2.0) + x
+
+        grad = expectation(program).grad(jax.random.key(0), jnp.float32(0.3))
+        assert grad.dtype == jnp.float32
+        assert np.isfinite(grad)
+
+
 def test_a_case_that_is_left_out_may_be_no_number():
     """NumPyro guards against infinite logits so; a mean of that case would spoil the gradient."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jax.extend.core import Literal
+from jax.extend.core.primitives import cond_p, scan_p
 
 # For each choice, the axis of a value that goes with each plate, or None where elements mix.
 Deps = dict[int, tuple[int | None, ...]]
@@ -37,6 +38,12 @@ def align(op: Any, deps: list[Deps]) -> list[Deps]:
     inner = op.params.get("call_jaxpr") or op.params.get("fun_jaxpr")
     if (inner is not None and hasattr(inner, "eqns")) or hasattr(inner, "jaxpr"):
         return _through(inner, deps)
+    if op.primitive is scan_p:
+        return _along_scan(op, deps)
+    if op.primitive is cond_p:
+        which: list[Deps] = [{s: (None,) * len(a) for s, a in deps[0].items()}]
+        cases = [_through(branch, deps[1:]) for branch in op.params["branches"]]
+        return [merge([*which, *case]) for case in zip(*cases, strict=True)]
     maps = [_axes(op, i) for i in range(len(op.inputs))]
     return [merge([_moved(d, m) for d, m in zip(deps, maps, strict=True)]) for _ in op.outputs]
 
@@ -53,9 +60,43 @@ def merge(parts: list[Deps]) -> Deps:
 
 def _moved(deps: Deps, axes: Axes) -> Deps:
     return {
-        site: tuple(None if a is None else axes.get(a) for a in plates)
+        # An axis below zero is that of a scan around the operation, which leaves it alone.
+        site: tuple(a if a is None or a < 0 else axes.get(a) for a in plates)
         for site, plates in deps.items()
     }
+
+
+def _along_scan(op: Any, deps: list[Deps]) -> list[Deps]:
+    """Dependencies through a scan: rows stay apart if no carry takes them to the next step."""
+    p = op.params
+    consts, carries = p["num_consts"], p["num_carry"]
+    fixed = [_deeper(d) for d in deps[:consts]]
+    carry = [_deeper(d) for d in deps[consts : consts + carries]]
+    rows = [_shifted(d, -1) for d in deps[consts + carries :]]
+    while True:
+        found = _through(p["jaxpr"], [*fixed, *carry, *rows])
+        after = [_apart(d) for d in found[:carries]]
+        grown = [merge([old, new]) for old, new in zip(carry, after, strict=True)]
+        if grown == carry:
+            outside = [_deeper(d, 1) for d in carry]
+            return [*outside, *(_shifted(d, 1) for d in found[carries:])]
+        carry = grown
+
+
+def _shifted(deps: Deps, by: int) -> Deps:
+    return {s: tuple(None if a is None else a + by for a in axes) for s, axes in deps.items()}
+
+
+def _deeper(deps: Deps, by: int = -1) -> Deps:
+    """Of what a scan does not take apart: only axes of scans around it count one more."""
+    return {
+        s: tuple(a if a is None or a >= 0 else a + by for a in axes) for s, axes in deps.items()
+    }
+
+
+def _apart(deps: Deps) -> Deps:
+    """Of a carry: rows of the scan's own axis have come together."""
+    return {s: tuple(None if a == -1 else a for a in axes) for s, axes in deps.items()}
 
 
 def _through(inner: Any, deps: list[Deps]) -> list[Deps]:

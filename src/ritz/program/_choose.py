@@ -67,7 +67,8 @@ def _combinations(k: int, sizes: list[int], name: str) -> np.ndarray:
     if k**n > COMBINATIONS:
         raise RitzError(
             f"{name}: the program mixes {n} elements of {k} values each, which makes {k}^{n} "
-            "combinations to sum; use score(), or keep the elements apart up to a sum"
+            "combinations to sum; use score(), or keep the elements apart up to a sum (outside of "
+            "cond and scan)"
         )
     return np.array(list(itertools.product(range(k), repeat=n)))
 

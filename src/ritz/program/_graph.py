@@ -177,11 +177,26 @@ def _unrolled(eqn: Any) -> Any:
 
 
 def _branches(eqn: Any, given: list[Any], ops: list[Op], constants: dict[Var, Any]) -> list[Any]:
-    """Both branches run, and the predicate selects: choices in the other one have no effect."""
-    which, *rest = given
-    found = [_inline(branch, rest, ops, constants) for branch in eqn.params["branches"]]
+    """Both branches run, and the predicate selects: choices in the other one have no effect.
+
+    The operands of a branch that is not taken are constants, so that no derivative comes out of
+    it: at values that it is not meant for, that may be infinite.
+    """
+    which, found = given[0], []
+    for k, branch in enumerate(eqn.params["branches"]):
+        held = jax.make_jaxpr(lambda which, *xs, k=k: [_if_taken(which, k, x) for x in xs])
+        closed = held(*(v.aval for v in given))
+        found.append(_inline(branch, _inline(closed, given, ops, constants), ops, constants))
     out = []
     for cases in zip(*found, strict=True):
         out.append(Var(cases[0].aval))
         ops.append(Op(select_n_p, {}, [which, *cases], [out[-1]]))
     return out
+
+
+def _if_taken(which: Any, k: int, x: Any) -> Any:
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    taken = which if which.dtype == bool else which == k
+    taken = ~taken if which.dtype == bool and k == 0 else taken
+    return jnp.where(taken, x, jax.lax.stop_gradient(x))

@@ -65,8 +65,7 @@ def repeat(
                     raise _too_many(records[value.stacked[-1]].estimator, length)
                 sent |= set() if done else set(value.deps)
             for choice in sent - {past}:
-                for name, note in records[choice].notes.items():
-                    log_q = log_q + note.sum() if name.startswith("log") else log_q
+                log_q = log_q + _log_density(records[choice], length).astype(log_q.dtype)
             arrays = [v.array for v in found]
             return (arrays[:carries], log_q), arrays[carries:]
 
@@ -82,6 +81,19 @@ def repeat(
         own = {s: p for s, p in d.items() if not (done and s == site)}
         out.append(Value(x, stacked, own))
     return out, Record(score(), {"log_q": log_q}, stacked)
+
+
+def _log_density(record: Record, length: int) -> Any:
+    """What a choice adds to the likelihood ratio of all steps so far."""
+    notes = [note.sum() for name, note in record.notes.items() if name.startswith("log")]
+    if record.estimator.combines and not notes:
+        raise RitzError(
+            f"{type(record.estimator).__name__} inside a scan of {length} steps reaches what the "
+            "next step starts from, and none of its notes is a log density (a name that begins "
+            "with log), by which later steps would be credited; name it so, use score() there, or "
+            "a scan of at most 16 steps"
+        )
+    return sum(notes, start=jnp.zeros(()))
 
 
 def _too_many(estimator: Any, length: int) -> RitzError:

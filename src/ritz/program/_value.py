@@ -1,5 +1,6 @@
 """Values that stand for several draws at once: leading axes, one for each stacked choice."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,8 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ritz._errors import RitzError
 from ritz.estimator import detached
 from ritz.program._align import Deps
+
+COMBINATIONS = 65_536  # of choices that a program brings together, the most that are evaluated
 
 
 class Value(NamedTuple):
@@ -28,9 +32,22 @@ class Value(NamedTuple):
 def lifted(f: Callable[..., Any], values: list[Value]) -> tuple[Any, tuple[int, ...]]:
     """f at every combination of the choices that its arguments depend on."""
     union = tuple(sorted({s for v in values for s in v.stacked}))
+    if len(union) > 1:
+        _check_size(values, union)
     for site in reversed(union):
         f = jax.vmap(f, in_axes=tuple(0 if site in v.stacked else None for v in values))
     return f(*(v.array for v in values)), union
+
+
+def _check_size(values: list[Value], union: tuple[int, ...]) -> None:
+    sizes = {s: v.array.shape[i] for v in values for i, s in enumerate(v.stacked)}
+    if math.prod(sizes.values()) > COMBINATIONS:
+        each = " × ".join(str(sizes[s]) for s in union)
+        raise RitzError(
+            f"the program brings together {len(union)} choices that are each evaluated at several "
+            f"values, which makes {each} combinations, and at most {COMBINATIONS:,} are evaluated; "
+            "use score() or pathwise() for some of them, or add them up one by one"
+        )
 
 
 def spread(array: Array, own: tuple[int, ...], union: tuple[int, ...]) -> Array:
@@ -109,7 +126,9 @@ def settled(value: Value, records: Records) -> Any:
         stacked = tuple(s for s in union if s != site)
     if whole:
         array = array + array * records.credit(tuple(sorted(whole)))
-    return array
+    # Log densities may be wider than the value.
+    dtype = jnp.result_type(value.array)
+    return array.astype(dtype) if jnp.issubdtype(dtype, jnp.inexact) else array
 
 
 def _placed(
