@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
 
+from ritz import _only_if as only_if
 from ritz import _probabilities
 from ritz import data as _data
 from ritz._compile import compile, spent
@@ -23,7 +24,6 @@ from ritz.solver import History
 from ritz.target import AbstractTarget
 
 DRAWS = 4000
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Estimate(NamedTuple):
@@ -31,43 +31,6 @@ class Estimate(NamedTuple):
 
     value: float
     se: float
-
-
-class _OnlyIf:
-    """A method that is absent where the fit cannot answer it."""
-
-    def __init__(self, able: Callable[[Any], bool], reason: str, method: Any) -> None:
-        self.able, self.reason, self.method = able, reason, method
-        functools.update_wrapper(self, method)  # pyright: ignore
-
-    def __get__(self, fit: Any, owner: Any = None) -> Any:
-        if fit is None:
-            return self.method
-        if not self.able(fit):
-            raise AttributeError(f"this fit has no {self.method.__name__}: {self.reason}")
-        return self.method.__get__(fit, owner)
-
-
-def _only_if(able: Callable[[Any], bool], reason: str) -> Callable[[F], F]:
-    return lambda method: _OnlyIf(able, reason, method)  # pyright: ignore
-
-
-_density = _only_if(
-    lambda fit: "log_prob" in fit.q.capabilities and fit.target.has_transforms,
-    "its family has no log_prob, or its transforms are not known without the model",
-)
-_weights = _only_if(
-    lambda fit: "log_prob" in fit.q.capabilities and fit.target.has_full_density,
-    "it needs a family with log_prob and a target whose density can be evaluated on all data",
-)
-_model = _only_if(
-    lambda fit: bool(fit.target.observed) and fit.target.has_model,
-    "it needs a NumPyro model with observed sites (load a saved fit with its model)",
-)
-_discrete = _only_if(
-    lambda fit: bool(getattr(fit.target, "lines", ())) and fit.target.has_full_density,
-    "it needs a NumPyro model with discrete latent sites that sees all data",
-)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -154,7 +117,7 @@ class Fit:
         """A name for each latent scalar, such as `beta[2]`."""
         return [label for s in self.target.sites for label in labels(s.name, s.shape)]
 
-    @_density
+    @only_if.density
     def log_prob(self, values: Any) -> np.ndarray:
         r"""Log density of the fitted posterior at values in the model's own parameters.
 
@@ -185,7 +148,7 @@ class Fit:
 
     # -- how good it is ---------------------------------------------------------------------
 
-    @_weights
+    @only_if.weights
     def log_weights(self, n: int = DRAWS, key: jax.Array | None = None) -> np.ndarray:
         r""":math:`\log\tilde p(x_k) - \log q(x_k)` of n draws :math:`x_k \sim q`, shape (n,)."""
         return self._draw(n, self._key(key))["log_weights"]
@@ -254,7 +217,7 @@ class Fit:
 
     # -- the model's data -------------------------------------------------------------------
 
-    @_model
+    @only_if.model
     def predict(
         self,
         data: Any = None,
@@ -296,20 +259,20 @@ class Fit:
         base = jax.random.fold_in(self._key(key), 1)
         return at_keys(one, (self.q, target), n, base, (args, kwargs))
 
-    @_model
+    @only_if.model
     def prior_predict(self, n: Any = 1000, key: jax.Array | None = None) -> dict[str, np.ndarray]:
         """Draws of every site, latent and observed, from the model without its data."""
         whole_number("n", n, 1)
         one = lambda target, key, _: target.prior_predict(key)
         return at_keys(one, self.target, n, jax.random.fold_in(self._key(key), 2), ())
 
-    @_model
+    @only_if.model
     def log_likelihood(self) -> dict[str, np.ndarray]:
         """Log density of each observation at each stored draw, unscaled."""
         one = lambda target, x, _: target.log_likelihood(x)
         return at_rows(one, self.target, self._drawn["x"], ())
 
-    @_discrete
+    @only_if.discrete
     def discrete_posterior(self) -> dict[str, np.ndarray]:
         r"""Posterior probabilities of the values of each discrete site.
 
@@ -326,7 +289,7 @@ class Fit:
         """
         return _probabilities.of_values(self.target, self._drawn["x"])
 
-    @_model
+    @only_if.model
     def observed_data(self) -> dict[str, np.ndarray]:
         """The data at the observed sites."""
         see = lambda target: target.observed_data()

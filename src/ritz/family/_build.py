@@ -22,7 +22,7 @@ def build(family: Any, target: Any, start: Any) -> AbstractFamily:
         RitzError: for an unknown name, another type, or a family of the wrong dimension.
     """
     parts = [
-        Finite(jnp.zeros((s.stop - s.start, s.values[1] - s.values[0] + 1)), s.values[0])
+        Finite(jnp.zeros((s.stop - s.start, s.values[1] - s.values[0] + 1)), s.values[0], s.name)
         for s in target.sites
         if s.values is not None
     ]

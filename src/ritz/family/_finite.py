@@ -22,11 +22,13 @@ class Finite(AbstractFamily):
     Attributes:
         logits: :math:`\lambda`.
         least: l.
+        name: of the site that it is for, in messages.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({"sample", "log_prob", "entropy"})
     logits: Float[Array, "d K"]
     least: int = eqx.field(static=True)
+    name: str = eqx.field(static=True, default="")
 
     @property
     def dim(self) -> int:

@@ -69,7 +69,7 @@ def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None 
         pairs = zip(q.parts, estimator.parts, strict=True)
         return jnp.concatenate([sample(part, own, name) for part, own in pairs])
     if isinstance(q, Finite):
-        return q.at(sample(q.choices, estimator, name))
+        return q.at(sample(q.choices, estimator, name or q.name or None))
     handler = HANDLER.get()
     return make(q, estimator, name) if handler is None else handler(q, estimator, name)
 
@@ -127,7 +127,7 @@ def sample_and_log_prob(
         pairs = [sample_and_log_prob(part, own, name) for part, own in each]
         return jnp.concatenate([x for x, _ in pairs]), sum(lp for _, lp in pairs)
     if isinstance(q, Finite):
-        z, log_q = sample_and_log_prob(q.choices, estimator, name)
+        z, log_q = sample_and_log_prob(q.choices, estimator, name or q.name or None)
         return q.at(z), log_q
     x = sample(q, estimator, name)
     return x, estimator.log_prob(q, x)

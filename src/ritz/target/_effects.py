@@ -21,6 +21,7 @@ from numpyro.primitives import Messenger
 from ritz._errors import RitzError
 from ritz.target._base import FREE, LOG_DET, Site
 from ritz.target._constraints import bijection, describe
+from ritz.target._laws import is_discrete, is_factor, is_identity
 
 Trace = Mapping[str, Any]
 
@@ -283,27 +284,3 @@ def _check_inside(msg: Any, value: Any, free: Any, back: Any) -> None:
             f"site {msg['name']!r}: the value given is outside its support "
             f"{describe(msg['fn'].support)[0]}, or on its edge"
         )
-
-
-def is_identity(transform: Any) -> bool:
-    """Whether a transform leaves values as they are."""
-    while isinstance(transform, dist.transforms.IndependentTransform):
-        transform = transform.base_transform
-    return type(transform) is dist.transforms.IdentityTransform
-
-
-def is_factor(fn: Any) -> bool:
-    """Whether a sample site's distribution is that of a `numpyro.factor`."""
-    return isinstance(unwrapped(fn), dist.Unit)
-
-
-def is_discrete(fn: Any) -> bool:
-    """Whether a distribution is one of integers."""
-    return getattr(fn.support, "is_discrete", False)
-
-
-def unwrapped(fn: Any) -> Any:
-    """A distribution without what expands, masks or reinterprets it."""
-    while isinstance(fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn

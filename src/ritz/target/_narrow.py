@@ -24,6 +24,7 @@ ELEMENTWISE = frozenset(
     )
     for word in line.split()
 )
+REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and"})
 
 
 class Narrow(NamedTuple):
@@ -78,7 +79,11 @@ def _apply(eqn: Any, given: list[Narrow]) -> list[Narrow]:
         ]
     if name in ELEMENTWISE:
         return [_elementwise(eqn, given)]
-    if name == "gather" and eqn.params["dimension_numbers"].operand_batching_dims == ():
+    if name in REDUCTIONS and all(
+        jnp.shape(v.array)[a] == v.shape[a] for v in given for a in eqn.params["axes"]
+    ):
+        return [Narrow(eqn.primitive.bind(given[0].array, **eqn.params), eqn.outvars[0].aval.shape)]
+    if name == "gather":
         return [_gather(eqn, *given)]
     values = eqn.primitive.bind(
         *(v.whole for v in given), **eqn.primitive.get_bind_params(eqn.params)
@@ -102,6 +107,16 @@ def _elementwise(eqn: Any, given: list[Narrow]) -> Narrow:
 
 def _gather(eqn: Any, operand: Narrow, indices: Narrow) -> Narrow:
     """Rows found once where all indices along an axis are equal."""
-    whole_rows = jnp.broadcast_to(indices.array, (*indices.array.shape[:-1], indices.shape[-1]))
-    found = eqn.primitive.bind(operand.whole, whole_rows, **eqn.params)
+    numbers = eqn.params["dimension_numbers"]
+    rows = list(operand.shape)
+    where = [*jnp.shape(indices.array)[:-1], indices.shape[-1]]
+    pairs = zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
+    for a, b in pairs:  # axes that go together
+        if jnp.shape(operand.array)[a] == where[b] == 1:
+            rows[a] = 1
+        else:
+            where[b] = indices.shape[b]
+    found = eqn.primitive.bind(
+        jnp.broadcast_to(operand.array, rows), jnp.broadcast_to(indices.array, where), **eqn.params
+    )
     return Narrow(found, eqn.outvars[0].aval.shape)

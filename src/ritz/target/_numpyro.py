@@ -46,12 +46,14 @@ class NumPyroTarget(AbstractTarget):
     @property
     def lines(self) -> tuple[str, ...]:
         """What is done with each discrete latent site, such as `z: summed, 3 values`."""
-        drawn = (
-            f"{s.name}: {'relaxed' if s.name in self.relaxed else 'score'}, "
-            f"{s.values[1] - s.values[0] + 1} values, {s.stop - s.start} elements"
-            for s in self.sites
-            if s.values is not None
-        )
+        drawn = []
+        for site in self.sites:
+            if site.values is not None:
+                how = "relaxed" if site.name in self.relaxed else "score"
+                n = site.stop - site.start
+                elements = "1 element" if n == 1 else f"{n} elements"
+                values = site.values[1] - site.values[0] + 1
+                drawn.append(f"{site.name}: {how}, {values} values, {elements}")
         return (*(() if self.plan is None else self.plan.lines), *drawn)
 
     @property

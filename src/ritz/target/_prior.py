@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 from ritz.target import _effects as effects
+from ritz.target import _laws as laws
 from ritz.target._constraints import bijection
 from ritz.target._support import elements
 
@@ -70,7 +71,7 @@ def _near_middle(sites: Any) -> Callable[..., Any]:
 
 
 def _middle(fn: Any, noise: Any) -> Any:
-    fn = effects.unwrapped(fn)
+    fn = laws.unwrapped(fn)
     if isinstance(fn, dist.TransformedDistribution):
         shape = noise.shape
         for transform in reversed(fn.transforms):
@@ -88,7 +89,7 @@ def _middle(fn: Any, noise: Any) -> Any:
         return fn.icdf(0.5 + 0.1 * noise)
     except NotImplementedError:
         pass
-    if not effects.is_identity(bijection(fn.support)):
+    if not laws.is_identity(bijection(fn.support)):
         return fn.mean
     try:
         spread: Any = jnp.sqrt(fn.variance)

@@ -14,6 +14,7 @@ from numpyro.distributions.transforms import biject_to
 
 from ritz._errors import RitzError
 from ritz.target import _effects as effects
+from ritz.target import _laws as laws
 from ritz.target import _terms
 from ritz.target._base import FREE, Quantity, Site
 from ritz.target._constraints import describe
@@ -117,7 +118,7 @@ def structure(
         own: dict[str, Discrete] = {}
 
         def value(msg: Any, plates: effects.Plates) -> Any:
-            if effects.is_discrete(msg["fn"]):
+            if laws.is_discrete(msg["fn"]):
                 into = own if msg["name"] in drawn else summed
                 into[msg["name"]] = discrete(msg, plates.lengths[-1] if plates.lengths else None)
                 return first(msg)
@@ -141,7 +142,7 @@ def structure(
 def _placeholder(msg: Any) -> Any:
     """Zero in unconstrained space, for a latent site that has a density over the reals."""
     name, fn = msg["name"], msg["fn"]
-    base = effects.unwrapped(fn)
+    base = laws.unwrapped(fn)
     if isinstance(base, dist.Delta):
         raise RitzError(
             f"site {name!r} has a Delta distribution; write numpyro.deterministic({name!r}, value)"
@@ -204,7 +205,7 @@ def _entry(name: str, site: Any, free: Any, summed: Container[str], own: Any) ->
         free_shape = jnp.shape(free["value"])
         return Entry(name, True, False, shape, free_shape, support, dims, frames)
     _check_data(name, fn, shape)
-    return Entry(name, False, not effects.is_factor(fn), shape, (), None, dims, frames)
+    return Entry(name, False, not laws.is_factor(fn), shape, (), None, dims, frames)
 
 
 def _check_data(name: str, fn: Any, shape: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ritz._errors import RitzError
-from ritz.target._effects import unwrapped
+from ritz.target._laws import unwrapped
 
 # The most joint values that are enumerated at once.
 LIMIT = 4096
@@ -145,8 +145,8 @@ def discrete(msg: Any, length: int | None = None) -> Discrete:
     what = f"site {name!r} is discrete ({type(base).__name__}) and not observed"
     if not getattr(base, "has_enumerate_support", False) or base.event_shape:
         raise RitzError(
-            f"{what}; only finite supports are summed out: bound it (Categorical, Binomial), "
-            "sum it out by hand in numpyro.factor, or pass its data"
+            f"{what}; only finite supports are summed out or drawn: bound it (Categorical, "
+            "Binomial), sum it out by hand in numpyro.factor, or pass its data"
         )
     try:
         with jax.ensure_compile_time_eval():

@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions.transforms import biject_to
 
 from ritz.target._base import LOG_DET, float_dtype
-from ritz.target._effects import Plates, Trace, is_discrete, unwrapped
+from ritz.target._effects import Plates, Trace
+from ritz.target._laws import is_discrete, plain, unwrapped
+
+CATEGORICAL = (dist.CategoricalProbs, dist.CategoricalLogits)
 
 
 def attached(traced: Trace, suffix: str) -> dict[str, Any]:
@@ -42,11 +46,19 @@ def log_prob(site: Any, *, scaled: bool = True) -> Any:
         # A choice of 0 or 1 that is relaxed: its log mass, extended linearly.
         ends = [fn.log_prob(jnp.full(between.shape, end)) for end in (0, 1)]
         value = (1.0 - between) * ends[0] + between * ends[1]
+    elif isinstance(unwrapped(fn), CATEGORICAL) and not site["is_observed"] and plain(fn):
+        value = _looked_up(unwrapped(fn), between)
     elif site["intermediates"]:
         value = site["fn"].log_prob(site["value"], site["intermediates"])
     else:
         value = site["fn"].log_prob(site["value"])
     return value * site["scale"] if scaled and site["scale"] is not None else value
+
+
+def _looked_up(fn: Any, value: Any) -> Any:
+    """Log masses of categories without a gather, whose derivative would be a slow scatter."""
+    log_p = jax.nn.log_softmax(fn.logits)
+    return jnp.where(value[..., None] == jnp.arange(log_p.shape[-1]), log_p, 0.0).sum(-1)
 
 
 def imputed(traced: Trace, plates: Plates) -> dict[str, Any]:
