@@ -198,7 +198,7 @@ MODELS = {
     "counted": (fit(infinite, (X,)), r"'kind' is discrete \(Poisson\).*only finite supports"),
     "discrete only": (fit(discrete_only, (X,)), r"discrete latent sites only \(kind\)"),
     "too many combinations": (
-        fit(selected, (np.ones((2, 50)), np.ones(2))),
+        fit(selected, (np.ones((2, 50)), np.ones(2)), discrete="summed"),
         r"'y' mixes the elements of site 'z' along plate 'columns': 2\^50 combinations.*4,096.*use",
     ),
     "-inf everywhere": (fit(wall), r"no starting point.*'wall' is -inf; .*give init="),
