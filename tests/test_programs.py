@@ -545,6 +545,89 @@ def test_density_of_a_marginal_at_a_point_is_unbiased():
     holds(program, jnp.asarray(0.3), lambda t: jnp.exp(marginal_density(0.4, t)))
 
 
+def gaussian_chain(t):
+    """Three steps, so that x ~ N(t, 3)."""
+
+    def program():
+        r = sample(dist.Normal(t, 1.0), name="r")
+        s = sample(dist.Normal(r, 1.0), name="s")
+        sample(dist.Normal(s, 1.0), name="x")
+
+    return program
+
+
+def about(*names):
+    def proposal(x):
+        for name in names:
+            sample(dist.Normal(x, 1.5), name=name)
+
+    return proposal
+
+
+@pytest.mark.parametrize("names", [("s",), ("r",), ("r", "s"), ()])
+def test_what_no_proposal_names_comes_from_the_program(names):
+    via = ritz.objective.importance(2, about(*names))
+
+    def density(t):
+        q = ritz.objective.marginal(gaussian_chain(t), "x", via)
+        return jnp.exp(ritz.objective.log_prob(q, 1.0))
+
+    holds(density, jnp.asarray(0.3), lambda t: jnp.exp(dist.Normal(t, 3**0.5).log_prob(1.0)))
+
+
+def test_reciprocal_density_of_a_draw_is_unbiased_given_part_of_a_proposal():
+    """The mean of f(x) / q̂(x) over draws is the integral of f."""
+    via = ritz.objective.importance(2, about("s"))
+
+    def program(t):
+        x, log_q = sample_and_log_prob(ritz.objective.marginal(gaussian_chain(t), "x", via))
+        return jnp.exp(dist.Normal(0.5, 1.0).log_prob(x) - log_q) * t
+
+    holds(program, jnp.asarray(0.3), lambda t: t)
+
+
+def test_draw_of_a_marginal():
+    def program(t):
+        via = ritz.objective.importance(2)
+        return sample(ritz.objective.marginal(gaussian_chain(t), "x", via)) ** 2
+
+    holds(program, jnp.asarray(0.3), lambda t: t**2 + 3.0)
+
+
+def resampled_pair(t):
+    """x ~ N(r, 1), where r is one of two proposals for N(t, 1)."""
+
+    class Target(eqx.Module):
+        loc: jax.Array
+
+        def log_density(self, r):
+            return -0.5 * (r - self.loc) ** 2
+
+    via = ritz.objective.sir(2, dist.Normal(0.0, 1.5))
+
+    def program():
+        r = sample(ritz.objective.normalize(Target(t), via), name="r")
+        sample(dist.Normal(r, 1.0), name="x")
+
+    return program
+
+
+@pytest.mark.parametrize("proposal", [None, about("r")])
+def test_resampling_inside_a_marginal(proposal):
+    def program(t):
+        via = ritz.objective.importance(2, proposal)
+        q = ritz.objective.marginal(resampled_pair(t), "x", via)
+        return jnp.exp(ritz.objective.log_prob(q, 0.7))
+
+    def exact(t):
+        r = 1.5 * NODES
+        log_w = -0.5 * (r - t) ** 2 - dist.Normal(0.0, 1.5).log_prob(r)
+        first = jax.nn.sigmoid(log_w[:, None] - log_w)  # probability of the first of the two
+        return 2.0 * (WEIGHTS * jnp.exp(dist.Normal(r, 1.0).log_prob(0.7))) @ first @ WEIGHTS
+
+    holds(program, jnp.asarray(0.3), exact)
+
+
 def test_elbo_of_resampling_is_the_importance_weighted_bound():
     class Target:
         def log_density(self, x):
@@ -571,6 +654,32 @@ def nested(program, keep):
     return expectation(lambda: sample_and_log_prob(q)[1]).value(KEY)
 
 
+def at_one(program, keep="x", proposal=None):
+    q = ritz.objective.marginal(program, keep, ritz.objective.importance(2, proposal))
+    return expectation(lambda: ritz.objective.log_prob(q, 1.0)).value(KEY)
+
+
+def in_vmap():
+    z = jax.vmap(lambda m: sample(dist.Normal(m, 1.0), name="z"))(jnp.zeros(2))
+    sample(dist.Normal(z.sum(), 1.0), name="x")
+
+
+def in_scan():
+    step = lambda z, _: (sample(dist.Normal(z, 1.0), name="z"), None)
+    sample(dist.Normal(lax.scan(step, 0.0, jnp.arange(3))[0], 1.0), name="x")
+
+
+def in_cond():
+    draw = lambda: sample(dist.Normal(0.0, 1.0), name="z")
+    sample(dist.Normal(lax.cond(jnp.array(True), draw, lambda: 0.0), 1.0), name="x")
+
+
+def sticking():
+    z = sample(dist.Normal(0.0, 1.0), ritz.estimator.sticking_the_landing(), name="z")
+    sample(dist.Normal(z, 1.0), name="x")
+
+
+PAIR = ritz.objective.marginal(gaussian_pair(0.0), "x", ritz.objective.importance(2))
 BAD_NESTED = {
     "no name": (
         lambda: nested(lambda: sample(dist.Normal(0.0, 1.0)), "x"),
@@ -579,10 +688,65 @@ BAD_NESTED = {
     "no such": (lambda: nested(gaussian_pair(0.0), "y"), "keep='y': no such choice; .* r, x"),
     "via": (lambda: ritz.objective.marginal(gaussian_pair(0.0), "x", 3), "expected importance"),
     "sir": (lambda: ritz.objective.normalize(3, 4), "expected sir"),
+    "no such at a point": (
+        lambda: at_one(gaussian_pair(0.0), "y"),
+        "keep='y': no such choice; .* r, x",
+    ),
+    "proposal of a stranger": (
+        lambda: at_one(gaussian_pair(0.0), "x", about("z")),
+        "the proposal names 'z', .* may name r",
+    ),
+    "proposal of a stranger, in a draw": (
+        lambda: expectation(
+            lambda: sample_and_log_prob(
+                ritz.objective.marginal(
+                    gaussian_pair(0.0), "x", ritz.objective.importance(1, about("z"))
+                )
+            )[1]
+        ).value(KEY),
+        "the proposal names 'z', .* may name r",
+    ),
+    "proposal of what is kept": (
+        lambda: at_one(gaussian_pair(0.0), "x", about("x")),
+        "the proposal names 'x', .* may name r",
+    ),
+    "proposal that is no function": (
+        lambda: ritz.objective.importance(2, 3),
+        "proposal=int arrived, expected a function",
+    ),
+    "no function": (
+        lambda: ritz.objective.marginal(3, "x", ritz.objective.importance(2)),
+        "int arrived, expected a function",
+    ),
+    "inside vmap": (lambda: at_one(in_vmap), "z is inside vmap, .* write a batch inside"),
+    "inside scan": (lambda: at_one(in_scan), "z is inside vmap, .* write a batch inside"),
+    "inside cond": (lambda: at_one(in_cond), "z is inside vmap, .* write a batch inside"),
+    "detached": (lambda: at_one(sticking), r"biased in a program for marginal.*use pathwise\(\)"),
+    "estimator of a marginal": (
+        lambda: sample_and_log_prob(PAIR, score()),
+        "Score cannot estimate a Marginal, .*its program's",
+    ),
+    "estimator of a draw of a marginal": (
+        lambda: sample(PAIR, score()),
+        "Score cannot estimate a Marginal, .*its program's",
+    ),
+    "proposal of sir": (
+        lambda: ritz.objective.sir(2, 3.0),
+        "proposal=float arrived, expected a family",
+    ),
+    "relaxed choice of sir": (
+        lambda: ritz.objective.sir(2, dist.Normal(0.0, 1.0), ritz.estimator.gumbel_softmax()),
+        "GumbelSoftmax relaxes the choice",
+    ),
+    "pathwise choice of sir": (
+        lambda: ritz.objective.sir(2, dist.Normal(0.0, 1.0), pathwise()),
+        "not differentiable; use enumerate_support",
+    ),
 }
 
 
 @pytest.mark.parametrize(("call", "says"), BAD_NESTED.values(), ids=BAD_NESTED)
 def test_nested_bad_input(call, says):
-    with pytest.raises(RitzError, match=says):
+    with pytest.raises(RitzError, match=says) as caught:
         call()
+    assert "\n" not in str(caught.value)
