@@ -1,6 +1,7 @@
 """Programs: unbiased value and gradient, whatever samples inside what, and honest refusal."""
 
 import itertools
+import math
 
 import equinox as eqx
 import jax
@@ -24,7 +25,7 @@ from ritz.estimator import (
     running_mean,
     score,
 )
-from ritz.objective import expectation, sample, sample_and_log_prob
+from ritz.objective import expectation, mean, plug_in, sample, sample_and_log_prob
 from ritz.program import _graph
 
 BINARY = {
@@ -750,3 +751,177 @@ def test_nested_bad_input(call, says):
     with pytest.raises(RitzError, match=says) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+# -- functions of expectations ---------------------------------------------------------------------
+
+
+def one_or_three(p, how=None):
+    return lambda: 1.0 + 2.0 * sample(dist.Bernoulli(p), how)
+
+
+def log_of_average(p, k):
+    """The exact expectation of the logarithm of the average of K."""
+    n = np.arange(k + 1)
+    ways = np.array([math.comb(k, i) for i in n], float)
+    return (ways * p**n * (1.0 - p) ** (k - n)) @ np.log(1.0 + 2.0 * n / k)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_log_of_a_mean_is_exact_under_enumeration(k):
+    p = 0.3
+    program = lambda p: plug_in(jnp.log, mean(one_or_three(p), draws=k))
+    value, grad = expectation(program).value_and_grad(KEY, p)
+    assert value == pytest.approx(log_of_average(p, k), rel=1e-5)
+    slope = (log_of_average(p + 1e-5, k) - log_of_average(p - 1e-5, k)) / 2e-5
+    assert grad == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize("k", [2, 16])
+def test_log_of_a_mean_has_the_gradient_of_its_own_number_of_draws(k):
+    def exact(p):
+        n = jnp.arange(k + 1)
+        ways = jnp.array([math.comb(k, i) for i in range(k + 1)], float)
+        return (ways * p**n * (1.0 - p) ** (k - n)) @ jnp.log(1.0 + 2.0 * n / k)
+
+    program = lambda p: plug_in(jnp.log, mean(one_or_three(p, score()), draws=k))
+    found = check_unbiased(program, jnp.asarray(0.3), exact=exact)
+    assert found, str(found)
+    assert found.bias == f"O(1/K), K = {k}: plug_in of log"
+    assert found.bias in str(found)
+    wrong = check_unbiased(program, jnp.asarray(0.3), exact=lambda p: jnp.log(1.0 + 2.0 * p))
+    assert bool(wrong) is False
+
+
+def test_bias_of_plug_in_falls_as_its_mark_says():
+    bias = [log_of_average(0.3, k) - np.log(1.6) for k in (1, 4, 16, 64)]
+    assert bias[0] / bias[1] == pytest.approx(4.0, rel=0.2)
+    assert bias[1] / bias[2] == pytest.approx(4.0, rel=0.1)
+    assert bias[2] / bias[3] == pytest.approx(4.0, rel=0.03)
+    program = lambda p: plug_in(jnp.log, mean(one_or_three(p), draws=4))
+    assert expectation(program).value(KEY, 0.3) - np.log(1.6) == pytest.approx(bias[1], abs=1e-5)
+
+
+def test_ratio_of_means():
+    def program(p):
+        ratio = plug_in(lambda a, b: a / b, mean(one_or_three(p), 2), mean(one_or_three(0.5), 1))
+        return ratio - 1.0
+
+    assert expectation(program).bias(0.3) == "O(1/K), K = 1: plug_in of a function"
+    exact = lambda p: (1.0 + 2.0 * p) * (0.5 + 0.5 / 3.0) - 1.0
+    assert expectation(program).value(KEY, 0.3) == pytest.approx(exact(0.3), rel=1e-5)
+
+
+def test_what_is_linear_in_means_is_exact_and_unmarked():
+    def program(p):
+        m = mean(one_or_three(p), draws=50)
+        nested = mean(lambda: 2.0 * mean(one_or_three(p), draws=2), draws=3)
+        numbered = mean(lambda k: k * one_or_three(p)(), draws=3)
+        half = jnp.array(0.5) * m + np.float32(1.0) * m * np.array(0.5)
+        return 1.0 - (half - 3.0) / jnp.array(2.0) + nested - -numbered * jnp.exp(p) + (2.0 - m)
+
+    def exact(p):
+        m = 1.0 + 2.0 * p
+        return 1.0 - (m - 3.0) / 2.0 + 2.0 * m + m * jnp.exp(p) + 2.0 - m
+
+    assert expectation(program).bias(0.3) is None
+    value, grad = expectation(program).value_and_grad(KEY, 0.3)
+    assert value == pytest.approx(float(exact(0.3)), rel=1e-5)
+    assert grad == pytest.approx(float(jax.grad(exact)(0.3)), rel=1e-5)
+
+
+def test_mean_times_a_choice():
+    def program(t):
+        x = sample(dist.Normal(t, 1.0))
+        return mean(lambda: sample(dist.Normal(x, 1.0)), draws=3) * x
+
+    holds(program, jnp.asarray(0.3), lambda t: t**2 + 1.0)
+
+
+def test_mark_is_found_inside_vmap_scan_and_jit():
+    def inner(p):
+        return plug_in(jnp.log, mean(one_or_three(p), draws=2))
+
+    def scanned(p):
+        return lax.scan(lambda c, _: (c + jax.jit(inner)(p), None), 0.0, jnp.arange(20))[0]
+
+    mapped = lambda p: jax.vmap(lambda _: inner(p))(jnp.arange(3)).mean()
+    for program in (scanned, mapped, jax.jit(inner)):
+        assert expectation(program).bias(0.3) == "O(1/K), K = 2: plug_in of log"
+    both = lambda p: inner(p) + plug_in(jnp.exp, mean(one_or_three(p), draws=8))
+    says = "O(1/K), K = 2: plug_in of log; O(1/K), K = 8: plug_in of exp"
+    assert expectation(both).bias(0.3) == says
+    assert expectation(mapped).value(KEY, 0.3) == pytest.approx(log_of_average(0.3, 2), rel=1e-5)
+
+
+def test_plug_in_inside_a_loop_that_makes_no_choice():
+    def program(p):
+        m = mean(one_or_three(p), draws=2)
+        step = lambda c, _: (c + plug_in(jnp.log, m), None)
+        return lax.scan(step, 0.0, jnp.arange(20))[0] / 20.0
+
+    assert expectation(program).value(KEY, 0.3) == pytest.approx(log_of_average(0.3, 2), rel=1e-5)
+
+
+NONLINEAR = {
+    "log": jnp.log,
+    "lax": lax.log,
+    "numpy": np.log,
+    "math": math.log,
+    "float": float,
+    "product": lambda m: m * m,
+    "quotient": lambda m: m / m,
+    "reciprocal": lambda m: 1.0 / m,
+    "array over": lambda m: jnp.array(1.0) / m,
+    "numpy over": lambda m: np.array(1.0) / m,
+    "square": lambda m: m**2,
+    "exponential": lambda m: jnp.array(2.0) ** m,
+    "absolute": abs,
+    "maximum": lambda m: jnp.maximum(m, 0.0),
+    "greater": lambda m: m > 0.0,
+    "equal": lambda m: m == 0.0,
+    "array greater": lambda m: jnp.array(0.0) > m,
+    "truth": lambda m: 1.0 if m else 0.0,
+    "where": lambda m: jnp.where(True, m, 0.0),
+    "stack": lambda m: jnp.stack([m, m]),
+    "asarray": jnp.asarray,
+    "numpy array": np.asarray,
+    "logsumexp": jax.nn.logsumexp,
+    "softplus": jax.nn.softplus,
+    "vmap": lambda m: jax.vmap(lambda _: m)(jnp.arange(2)).sum(),
+    "jit": lambda m: jax.jit(lambda x: x)(m),
+    "set": lambda m: jnp.zeros(2).at[0].set(m).sum(),
+    "distribution": lambda m: sample(dist.Normal(m, 1.0)),
+}
+
+
+@pytest.mark.parametrize("use", NONLINEAR.values(), ids=NONLINEAR)
+def test_what_is_not_linear_in_a_mean_is_refused(use):
+    program = lambda p: use(mean(one_or_three(p), draws=2))
+    with pytest.raises(RitzError, match=r"write plug_in\(g, mean\)") as caught:
+        expectation(program).value(KEY, 0.3)
+    assert "\n" not in str(caught.value)
+
+
+BAD_MEAN = {
+    "no draws": (lambda: mean(one_or_three(0.3), draws=0), "draws=0 arrived"),
+    "no function": (lambda: mean(3.0, draws=2), "mean: float arrived, expected a function"),
+    "arguments": (lambda: mean(lambda a, b: a, draws=2), "of 2 arguments arrived"),
+    "no function of means": (lambda: plug_in(3.0), "plug_in: float arrived, .* function"),
+    "no mean": (lambda: plug_in(jnp.log, 3.0), "plug_in: float arrived, .*mean"),
+    "nothing": (lambda: plug_in(jnp.log), "plug_in: nothing arrived, .*mean"),
+}
+
+
+@pytest.mark.parametrize(("call", "says"), BAD_MEAN.values(), ids=BAD_MEAN)
+def test_mean_bad_input(call, says):
+    with pytest.raises(RitzError, match=says):
+        call()
+
+
+def test_errors_of_a_program_stay_what_they_are():
+    def program(p):
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine"):
+        expectation(program).value(KEY, 0.3)
