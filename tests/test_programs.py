@@ -1,6 +1,7 @@
 """Programs: unbiased value and gradient, whatever samples inside what, and honest refusal."""
 
 import itertools
+import math
 
 import equinox as eqx
 import jax
@@ -24,7 +25,7 @@ from ritz.estimator import (
     running_mean,
     score,
 )
-from ritz.objective import expectation, sample, sample_and_log_prob
+from ritz.objective import expectation, mean, plug_in, sample, sample_and_log_prob
 from ritz.program import _graph
 
 BINARY = {
@@ -686,6 +687,89 @@ def test_density_of_a_marginal_at_a_point_is_unbiased():
     holds(program, jnp.asarray(0.3), lambda t: jnp.exp(marginal_density(0.4, t)))
 
 
+def gaussian_chain(t):
+    """Three steps, so that x ~ N(t, 3)."""
+
+    def program():
+        r = sample(dist.Normal(t, 1.0), name="r")
+        s = sample(dist.Normal(r, 1.0), name="s")
+        sample(dist.Normal(s, 1.0), name="x")
+
+    return program
+
+
+def about(*names):
+    def proposal(x):
+        for name in names:
+            sample(dist.Normal(x, 1.5), name=name)
+
+    return proposal
+
+
+@pytest.mark.parametrize("names", [("s",), ("r",), ("r", "s"), ()])
+def test_what_no_proposal_names_comes_from_the_program(names):
+    via = ritz.objective.importance(2, about(*names))
+
+    def density(t):
+        q = ritz.objective.marginal(gaussian_chain(t), "x", via)
+        return jnp.exp(ritz.objective.log_prob(q, 1.0))
+
+    holds(density, jnp.asarray(0.3), lambda t: jnp.exp(dist.Normal(t, 3**0.5).log_prob(1.0)))
+
+
+def test_reciprocal_density_of_a_draw_is_unbiased_given_part_of_a_proposal():
+    """The mean of f(x) / q̂(x) over draws is the integral of f."""
+    via = ritz.objective.importance(2, about("s"))
+
+    def program(t):
+        x, log_q = sample_and_log_prob(ritz.objective.marginal(gaussian_chain(t), "x", via))
+        return jnp.exp(dist.Normal(0.5, 1.0).log_prob(x) - log_q) * t
+
+    holds(program, jnp.asarray(0.3), lambda t: t)
+
+
+def test_draw_of_a_marginal():
+    def program(t):
+        via = ritz.objective.importance(2)
+        return sample(ritz.objective.marginal(gaussian_chain(t), "x", via)) ** 2
+
+    holds(program, jnp.asarray(0.3), lambda t: t**2 + 3.0)
+
+
+def resampled_pair(t):
+    """x ~ N(r, 1), where r is one of two proposals for N(t, 1)."""
+
+    class Target(eqx.Module):
+        loc: jax.Array
+
+        def log_density(self, r):
+            return -0.5 * (r - self.loc) ** 2
+
+    via = ritz.objective.sir(2, dist.Normal(0.0, 1.5))
+
+    def program():
+        r = sample(ritz.objective.normalize(Target(t), via), name="r")
+        sample(dist.Normal(r, 1.0), name="x")
+
+    return program
+
+
+@pytest.mark.parametrize("proposal", [None, about("r")])
+def test_resampling_inside_a_marginal(proposal):
+    def program(t):
+        via = ritz.objective.importance(2, proposal)
+        q = ritz.objective.marginal(resampled_pair(t), "x", via)
+        return jnp.exp(ritz.objective.log_prob(q, 0.7))
+
+    def exact(t):
+        r = 1.5 * NODES
+        log_w = -0.5 * (r - t) ** 2 - dist.Normal(0.0, 1.5).log_prob(r)
+        first = jax.nn.sigmoid(log_w[:, None] - log_w)  # probability of the first of the two
+        return 2.0 * (WEIGHTS * jnp.exp(dist.Normal(r, 1.0).log_prob(0.7))) @ first @ WEIGHTS
+
+    holds(program, jnp.asarray(0.3), exact)
+
+
 def test_elbo_of_resampling_is_the_importance_weighted_bound():
     class Target:
         def log_density(self, x):
@@ -712,6 +796,32 @@ def nested(program, keep):
     return expectation(lambda: sample_and_log_prob(q)[1]).value(KEY)
 
 
+def at_one(program, keep="x", proposal=None):
+    q = ritz.objective.marginal(program, keep, ritz.objective.importance(2, proposal))
+    return expectation(lambda: ritz.objective.log_prob(q, 1.0)).value(KEY)
+
+
+def in_vmap():
+    z = jax.vmap(lambda m: sample(dist.Normal(m, 1.0), name="z"))(jnp.zeros(2))
+    sample(dist.Normal(z.sum(), 1.0), name="x")
+
+
+def in_scan():
+    step = lambda z, _: (sample(dist.Normal(z, 1.0), name="z"), None)
+    sample(dist.Normal(lax.scan(step, 0.0, jnp.arange(3))[0], 1.0), name="x")
+
+
+def in_cond():
+    draw = lambda: sample(dist.Normal(0.0, 1.0), name="z")
+    sample(dist.Normal(lax.cond(jnp.array(True), draw, lambda: 0.0), 1.0), name="x")
+
+
+def sticking():
+    z = sample(dist.Normal(0.0, 1.0), ritz.estimator.sticking_the_landing(), name="z")
+    sample(dist.Normal(z, 1.0), name="x")
+
+
+PAIR = ritz.objective.marginal(gaussian_pair(0.0), "x", ritz.objective.importance(2))
 BAD_NESTED = {
     "no name": (
         lambda: nested(lambda: sample(dist.Normal(0.0, 1.0)), "x"),
@@ -720,10 +830,239 @@ BAD_NESTED = {
     "no such": (lambda: nested(gaussian_pair(0.0), "y"), "keep='y': no such choice; .* r, x"),
     "via": (lambda: ritz.objective.marginal(gaussian_pair(0.0), "x", 3), "expected importance"),
     "sir": (lambda: ritz.objective.normalize(3, 4), "expected sir"),
+    "no such at a point": (
+        lambda: at_one(gaussian_pair(0.0), "y"),
+        "keep='y': no such choice; .* r, x",
+    ),
+    "proposal of a stranger": (
+        lambda: at_one(gaussian_pair(0.0), "x", about("z")),
+        "the proposal names 'z', .* may name r",
+    ),
+    "proposal of a stranger, in a draw": (
+        lambda: expectation(
+            lambda: sample_and_log_prob(
+                ritz.objective.marginal(
+                    gaussian_pair(0.0), "x", ritz.objective.importance(1, about("z"))
+                )
+            )[1]
+        ).value(KEY),
+        "the proposal names 'z', .* may name r",
+    ),
+    "proposal of what is kept": (
+        lambda: at_one(gaussian_pair(0.0), "x", about("x")),
+        "the proposal names 'x', .* may name r",
+    ),
+    "proposal that is no function": (
+        lambda: ritz.objective.importance(2, 3),
+        "proposal=int arrived, expected a function",
+    ),
+    "no function": (
+        lambda: ritz.objective.marginal(3, "x", ritz.objective.importance(2)),
+        "int arrived, expected a function",
+    ),
+    "inside vmap": (lambda: at_one(in_vmap), "z is inside vmap, .* write a batch inside"),
+    "inside scan": (lambda: at_one(in_scan), "z is inside vmap, .* write a batch inside"),
+    "inside cond": (lambda: at_one(in_cond), "z is inside vmap, .* write a batch inside"),
+    "detached": (lambda: at_one(sticking), r"biased in a program for marginal.*use pathwise\(\)"),
+    "estimator of a marginal": (
+        lambda: sample_and_log_prob(PAIR, score()),
+        "Score cannot estimate a Marginal, .*its program's",
+    ),
+    "estimator of a draw of a marginal": (
+        lambda: sample(PAIR, score()),
+        "Score cannot estimate a Marginal, .*its program's",
+    ),
+    "proposal of sir": (
+        lambda: ritz.objective.sir(2, 3.0),
+        "proposal=float arrived, expected a family",
+    ),
+    "relaxed choice of sir": (
+        lambda: ritz.objective.sir(2, dist.Normal(0.0, 1.0), ritz.estimator.gumbel_softmax()),
+        "GumbelSoftmax relaxes the choice",
+    ),
+    "pathwise choice of sir": (
+        lambda: ritz.objective.sir(2, dist.Normal(0.0, 1.0), pathwise()),
+        "not differentiable; use enumerate_support",
+    ),
 }
 
 
 @pytest.mark.parametrize(("call", "says"), BAD_NESTED.values(), ids=BAD_NESTED)
 def test_nested_bad_input(call, says):
+    with pytest.raises(RitzError, match=says) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+# -- functions of expectations ---------------------------------------------------------------------
+
+
+def one_or_three(p, how=None):
+    return lambda: 1.0 + 2.0 * sample(dist.Bernoulli(p), how)
+
+
+def log_of_average(p, k):
+    """The exact expectation of the logarithm of the average of K."""
+    n = np.arange(k + 1)
+    ways = np.array([math.comb(k, i) for i in n], float)
+    return (ways * p**n * (1.0 - p) ** (k - n)) @ np.log(1.0 + 2.0 * n / k)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_log_of_a_mean_is_exact_under_enumeration(k):
+    p = 0.3
+    program = lambda p: plug_in(jnp.log, mean(one_or_three(p), draws=k))
+    value, grad = expectation(program).value_and_grad(KEY, p)
+    assert value == pytest.approx(log_of_average(p, k), rel=1e-5)
+    slope = (log_of_average(p + 1e-5, k) - log_of_average(p - 1e-5, k)) / 2e-5
+    assert grad == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize("k", [2, 16])
+def test_log_of_a_mean_has_the_gradient_of_its_own_number_of_draws(k):
+    def exact(p):
+        n = jnp.arange(k + 1)
+        ways = jnp.array([math.comb(k, i) for i in range(k + 1)], float)
+        return (ways * p**n * (1.0 - p) ** (k - n)) @ jnp.log(1.0 + 2.0 * n / k)
+
+    program = lambda p: plug_in(jnp.log, mean(one_or_three(p, score()), draws=k))
+    found = check_unbiased(program, jnp.asarray(0.3), exact=exact)
+    assert found, str(found)
+    assert found.bias == f"O(1/K), K = {k}: plug_in of log"
+    assert found.bias in str(found)
+    wrong = check_unbiased(program, jnp.asarray(0.3), exact=lambda p: jnp.log(1.0 + 2.0 * p))
+    assert bool(wrong) is False
+
+
+def test_bias_of_plug_in_falls_as_its_mark_says():
+    bias = [log_of_average(0.3, k) - np.log(1.6) for k in (1, 4, 16, 64)]
+    assert bias[0] / bias[1] == pytest.approx(4.0, rel=0.2)
+    assert bias[1] / bias[2] == pytest.approx(4.0, rel=0.1)
+    assert bias[2] / bias[3] == pytest.approx(4.0, rel=0.03)
+    program = lambda p: plug_in(jnp.log, mean(one_or_three(p), draws=4))
+    assert expectation(program).value(KEY, 0.3) - np.log(1.6) == pytest.approx(bias[1], abs=1e-5)
+
+
+def test_ratio_of_means():
+    def program(p):
+        ratio = plug_in(lambda a, b: a / b, mean(one_or_three(p), 2), mean(one_or_three(0.5), 1))
+        return ratio - 1.0
+
+    assert expectation(program).bias(0.3) == "O(1/K), K = 1: plug_in of a function"
+    exact = lambda p: (1.0 + 2.0 * p) * (0.5 + 0.5 / 3.0) - 1.0
+    assert expectation(program).value(KEY, 0.3) == pytest.approx(exact(0.3), rel=1e-5)
+
+
+def test_what_is_linear_in_means_is_exact_and_unmarked():
+    def program(p):
+        m = mean(one_or_three(p), draws=50)
+        nested = mean(lambda: 2.0 * mean(one_or_three(p), draws=2), draws=3)
+        numbered = mean(lambda k: k * one_or_three(p)(), draws=3)
+        half = jnp.array(0.5) * m + np.float32(1.0) * m * np.array(0.5)
+        return 1.0 - (half - 3.0) / jnp.array(2.0) + nested - -numbered * jnp.exp(p) + (2.0 - m)
+
+    def exact(p):
+        m = 1.0 + 2.0 * p
+        return 1.0 - (m - 3.0) / 2.0 + 2.0 * m + m * jnp.exp(p) + 2.0 - m
+
+    assert expectation(program).bias(0.3) is None
+    value, grad = expectation(program).value_and_grad(KEY, 0.3)
+    assert value == pytest.approx(float(exact(0.3)), rel=1e-5)
+    assert grad == pytest.approx(float(jax.grad(exact)(0.3)), rel=1e-5)
+
+
+def test_mean_times_a_choice():
+    def program(t):
+        x = sample(dist.Normal(t, 1.0))
+        return mean(lambda: sample(dist.Normal(x, 1.0)), draws=3) * x
+
+    holds(program, jnp.asarray(0.3), lambda t: t**2 + 1.0)
+
+
+def test_mark_is_found_inside_vmap_scan_and_jit():
+    def inner(p):
+        return plug_in(jnp.log, mean(one_or_three(p), draws=2))
+
+    def scanned(p):
+        return lax.scan(lambda c, _: (c + jax.jit(inner)(p), None), 0.0, jnp.arange(20))[0]
+
+    mapped = lambda p: jax.vmap(lambda _: inner(p))(jnp.arange(3)).mean()
+    for program in (scanned, mapped, jax.jit(inner)):
+        assert expectation(program).bias(0.3) == "O(1/K), K = 2: plug_in of log"
+    both = lambda p: inner(p) + plug_in(jnp.exp, mean(one_or_three(p), draws=8))
+    says = "O(1/K), K = 2: plug_in of log; O(1/K), K = 8: plug_in of exp"
+    assert expectation(both).bias(0.3) == says
+    assert expectation(mapped).value(KEY, 0.3) == pytest.approx(log_of_average(0.3, 2), rel=1e-5)
+
+
+def test_plug_in_inside_a_loop_that_makes_no_choice():
+    def program(p):
+        m = mean(one_or_three(p), draws=2)
+        step = lambda c, _: (c + plug_in(jnp.log, m), None)
+        return lax.scan(step, 0.0, jnp.arange(20))[0] / 20.0
+
+    assert expectation(program).value(KEY, 0.3) == pytest.approx(log_of_average(0.3, 2), rel=1e-5)
+
+
+NONLINEAR = {
+    "log": jnp.log,
+    "lax": lax.log,
+    "numpy": np.log,
+    "math": math.log,
+    "float": float,
+    "product": lambda m: m * m,
+    "quotient": lambda m: m / m,
+    "reciprocal": lambda m: 1.0 / m,
+    "array over": lambda m: jnp.array(1.0) / m,
+    "numpy over": lambda m: np.array(1.0) / m,
+    "square": lambda m: m**2,
+    "exponential": lambda m: jnp.array(2.0) ** m,
+    "absolute": abs,
+    "maximum": lambda m: jnp.maximum(m, 0.0),
+    "greater": lambda m: m > 0.0,
+    "equal": lambda m: m == 0.0,
+    "array greater": lambda m: jnp.array(0.0) > m,
+    "truth": lambda m: 1.0 if m else 0.0,
+    "where": lambda m: jnp.where(True, m, 0.0),
+    "stack": lambda m: jnp.stack([m, m]),
+    "asarray": jnp.asarray,
+    "numpy array": np.asarray,
+    "logsumexp": jax.nn.logsumexp,
+    "softplus": jax.nn.softplus,
+    "vmap": lambda m: jax.vmap(lambda _: m)(jnp.arange(2)).sum(),
+    "jit": lambda m: jax.jit(lambda x: x)(m),
+    "set": lambda m: jnp.zeros(2).at[0].set(m).sum(),
+    "distribution": lambda m: sample(dist.Normal(m, 1.0)),
+}
+
+
+@pytest.mark.parametrize("use", NONLINEAR.values(), ids=NONLINEAR)
+def test_what_is_not_linear_in_a_mean_is_refused(use):
+    program = lambda p: use(mean(one_or_three(p), draws=2))
+    with pytest.raises(RitzError, match=r"write plug_in\(g, mean\)") as caught:
+        expectation(program).value(KEY, 0.3)
+    assert "\n" not in str(caught.value)
+
+
+BAD_MEAN = {
+    "no draws": (lambda: mean(one_or_three(0.3), draws=0), "draws=0 arrived"),
+    "no function": (lambda: mean(3.0, draws=2), "mean: float arrived, expected a function"),
+    "arguments": (lambda: mean(lambda a, b: a, draws=2), "of 2 arguments arrived"),
+    "no function of means": (lambda: plug_in(3.0), "plug_in: float arrived, .* function"),
+    "no mean": (lambda: plug_in(jnp.log, 3.0), "plug_in: float arrived, .*mean"),
+    "nothing": (lambda: plug_in(jnp.log), "plug_in: nothing arrived, .*mean"),
+}
+
+
+@pytest.mark.parametrize(("call", "says"), BAD_MEAN.values(), ids=BAD_MEAN)
+def test_mean_bad_input(call, says):
     with pytest.raises(RitzError, match=says):
         call()
+
+
+def test_errors_of_a_program_stay_what_they_are():
+    def program(p):
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine"):
+        expectation(program).value(KEY, 0.3)

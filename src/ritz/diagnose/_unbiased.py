@@ -27,6 +27,8 @@ class Unbiased:
         reference: what they were compared with.
         se: standard errors of the difference.
         draws: how many.
+        bias: of a program that plugs averages into functions, in its own number of draws; else
+            None. See `ritz.objective.plug_in`.
     """
 
     z: np.ndarray
@@ -35,6 +37,7 @@ class Unbiased:
     reference: np.ndarray
     se: np.ndarray
     draws: int
+    bias: str | None = None
 
     def __bool__(self) -> bool:
         return bool(np.isfinite(self.z).all() and (np.abs(self.z) <= self.limit).all())
@@ -42,10 +45,12 @@ class Unbiased:
     def __str__(self) -> str:
         says = "no sign of bias" if self else "BIASED"
         worst = int(np.argmax(np.nan_to_num(np.abs(self.z), nan=np.inf)))
+        numbers = f"{self.estimate[worst]:.5g} against {self.reference[worst]:.5g}"
+        told = f"; as a function of expectations, biased by {self.bias}" if self.bias else ""
         where = "the value" if worst == 0 else f"entry {worst - 1} of the gradient"
         return (
             f"{says}: {where} is {self.z[worst]:.1f} standard errors off (limit {self.limit:.1f}, "
-            f"{self.draws} draws): {self.estimate[worst]:.5g} against {self.reference[worst]:.5g}"
+            f"{self.draws} draws): {numbers}{told}"
         )
 
 
@@ -62,6 +67,9 @@ def check_unbiased(
     independent run in which every choice is estimated by its score function, which is unbiased
     wherever log densities are right. The limit is four standard errors, corrected for the number
     of entries.
+
+    Of a program with `ritz.objective.plug_in`, this tests the expectation at its own number of
+    draws; the result's `bias` tells how that differs from the function of the expectations.
 
     Args:
         program: as for `ritz.objective.expectation`.
@@ -100,7 +108,9 @@ def check_unbiased(
     from scipy import stats  # takes 0.3 s to import
 
     limit = float(stats.norm.isf(stats.norm.sf(4.0) / len(se)))
-    return Unbiased((estimate - reference) / se, limit, estimate, reference, se, int(draws))
+    z = (estimate - reference) / se
+    bias = expectation(program).bias(*args)
+    return Unbiased(z, limit, estimate, reference, se, int(draws), bias)
 
 
 def _moments(wanted: Expectation, args: Any, key: Any, draws: int) -> tuple[np.ndarray, np.ndarray]:

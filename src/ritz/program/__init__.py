@@ -1,16 +1,20 @@
 """Programs that sample, and their expectations."""
 
 from ritz.program._expectation import Expectation, expectation
+from ritz.program._mean import Mean, mean, plug_in
 from ritz.program._nested import importance, marginal, normalize, sir
 from ritz.program._site import log_prob, sample, sample_and_log_prob
 
 __all__ = [
     "Expectation",
+    "Mean",
     "expectation",
     "importance",
     "log_prob",
     "marginal",
+    "mean",
     "normalize",
+    "plug_in",
     "sample",
     "sample_and_log_prob",
     "sir",

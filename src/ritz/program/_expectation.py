@@ -20,6 +20,7 @@ from ritz.program._align import Deps, align, linear, merge
 from ritz.program._choose import choose
 from ritz.program._graph import Constant, Graph, Op, Var, graph, op_samples
 from ritz.program._loop import repeat
+from ritz.program._mean import biases, in_one_line, ordinary
 from ritz.program._site import sample_p
 from ritz.program._value import Records, Value, lifted, settled
 
@@ -39,14 +40,32 @@ class Expectation(eqx.Module):
             key: for the random choices.
             *args: the program's own.
         """
-        arrays, static = eqx.partition(args, eqx.is_array_like)
-        closed = jax.make_jaxpr(lambda arrays: self._scalar(eqx.combine(arrays, static)))(arrays)
+        closed, arrays = self._traced(args)
         flow = graph(closed)
         inputs = [Value(jnp.asarray(x)) for x in jax.tree.leaves(arrays)]
         return run(flow, inputs, key, Records(), [True], self.instead)[0].array
 
+    def bias(self, *args: Any) -> str | None:
+        """How the bias of a program falls that plugs averages into functions, or None.
+
+        Only `ritz.objective.plug_in` is looked for; the program is traced and nothing computed.
+
+        Args:
+            *args: the program's own.
+
+        >>> expectation(lambda x: x).bias(1.0) is None
+        True
+        """
+        return "; ".join(biases(self._traced(args)[0].jaxpr)) or None
+
+    def _traced(self, args: Any) -> tuple[Any, Any]:
+        arrays, static = eqx.partition(args, eqx.is_array_like)
+        scalar = lambda arrays: self._scalar(eqx.combine(arrays, static))
+        return jax.make_jaxpr(scalar)(arrays), arrays
+
     def _scalar(self, args: Any) -> Array:
-        out = self.program(*args)
+        with in_one_line():
+            out = ordinary(self.program(*args))
         if jnp.shape(out) != () or jnp.result_type(out).kind != "f":
             name = getattr(self.program, "__name__", "the program")
             raise RitzError(
@@ -83,7 +102,8 @@ def expectation(program: Any) -> Expectation:
     elements of a vmap or of a batch of a distribution are credited each with their own.
 
     The expectation is of the number that is returned. A logarithm of an average of K draws is a
-    fine program, whose expectation differs from the logarithm of the expectation.
+    fine program, whose expectation differs from the logarithm of the expectation; written with
+    `mean` and `plug_in`, it is marked as such.
 
     Both branches of a cond run; a while loop that samples is refused.
 
@@ -91,8 +111,8 @@ def expectation(program: Any) -> Expectation:
         program: from any arguments to a real number.
 
     Returns:
-        an object with `value(key, *args)`, `grad(key, *args)` and `value_and_grad(key, *args)`;
-        gradients are in the first argument.
+        an object with `value(key, *args)`, `grad(key, *args)` and `value_and_grad(key, *args)`,
+        gradients in the first argument, and `bias(*args)`, which tells of `plug_in`.
 
     Sources: Schulman et al. 2015 (stochastic computation graphs); Lew et al. 2023 (ADEV); van
     Krieken et al. 2021 (Storchastic); Becker et al. 2024 (programmable variational inference).

@@ -1,5 +1,6 @@
 """`sample`: a random choice as a primitive of JAX, so that vmap, scan, cond and jit see it."""
 
+import abc
 import contextvars
 from typing import Any
 
@@ -13,7 +14,7 @@ from jax.interpreters import ad, mlir
 
 from ritz._errors import RitzError
 from ritz.estimator import AbstractEstimator, PerPart, default, law
-from ritz.family import AbstractFamily, Finite
+from ritz.family import Finite
 
 
 class Site:
@@ -40,11 +41,28 @@ class Site:
         return eqx.combine(jax.tree.unflatten(self.treedef, leaves), self.static)
 
 
+class Nested(abc.ABC):
+    """A distribution whose density is itself estimated: what `marginal` and `normalize` return."""
+
+    @abc.abstractmethod
+    def draw(self) -> Any:
+        """A draw."""
+
+    @abc.abstractmethod
+    def sample_and_log_prob(self) -> tuple[Any, Any]:
+        """A draw, and a log density whose negative exponential is right on average."""
+
+    @abc.abstractmethod
+    def log_prob(self, x: Any) -> Any:
+        """The log of an unbiased estimate of the density at a point."""
+
+
 def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None = None) -> Any:
     r"""A random choice :math:`x \sim q` in a program for `expectation`.
 
     Args:
-        q: a family, a NumPyro distribution, or any pytree with `sample(key)` and `log_prob(x)`.
+        q: a family, a NumPyro distribution, any pytree with `sample(key)` and `log_prob(x)`, or
+            what `marginal` or `normalize` return.
         estimator: how the gradient in q's parameters is estimated. By default `pathwise()` where
             draws are differentiable, `enumerate_support()` where the support is finite, and
             `score()` elsewhere.
@@ -63,6 +81,10 @@ def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None 
     >>> float(expectation(program).grad(jax.random.key(0), 0.25))
     3.0
     """
+    handler = HANDLER.get()
+    if isinstance(q, Nested):
+        _no_estimator(q, estimator)
+        return q.draw() if handler is None else handler(q, None, name)[0]
     estimator = default(q) if estimator is None else estimator
     if isinstance(estimator, PerPart):
         estimator.check(q)
@@ -70,8 +92,7 @@ def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None 
         return jnp.concatenate([sample(part, own, name) for part, own in pairs])
     if isinstance(q, Finite):
         return q.at(sample(q.choices, estimator, name or q.name or None))
-    handler = HANDLER.get()
-    return make(q, estimator, name) if handler is None else handler(q, estimator, name)
+    return make(q, estimator, name) if handler is None else handler(q, estimator, name)[0]
 
 
 def make(q: Any, estimator: AbstractEstimator, name: str | None) -> Any:
@@ -81,7 +102,8 @@ def make(q: Any, estimator: AbstractEstimator, name: str | None) -> Any:
     return sample_p.bind(*site.leaves, site=site, mapped=(), sizes=())
 
 
-# Who makes the choices of a program whose density is wanted; see `ritz.program._nested`.
+# Who makes the choices of a program whose density is wanted, and gives each with its log density;
+# see `ritz.program._nested`.
 HANDLER: contextvars.ContextVar[Any] = contextvars.ContextVar("ritz_handler", default=None)
 
 
@@ -98,11 +120,18 @@ def log_prob(q: Any, x: Any) -> Any:
     >>> round(float(log_prob(dist.Normal(0.0, 1.0), 0.0)), 4)
     -0.9189
     """
-    return q.log_prob(x) if _is_nested(q) else law.log_prob(q, x).sum()
+    return q.log_prob(x) if isinstance(q, Nested) else law.log_prob(q, x).sum()
 
 
-def _is_nested(q: Any) -> bool:
-    return not isinstance(q, AbstractFamily) and hasattr(q, "sample_and_log_prob")
+def _no_estimator(q: Nested, estimator: Any) -> None:
+    if estimator is not None:
+        how = (
+            "sir(K, proposal, estimator)" if hasattr(q, "target") else "its program's sample(q, …)"
+        )
+        raise RitzError(
+            f"{type(estimator).__name__} cannot estimate a {type(q).__name__}, which is made of "
+            f"choices that each have their own estimator; name it in {how}"
+        )
 
 
 def sample_and_log_prob(
@@ -118,8 +147,10 @@ def sample_and_log_prob(
     Returns:
         the draw, and log q of it, summed over independent elements.
     """
-    if _is_nested(q):
-        return q.sample_and_log_prob()
+    if isinstance(q, Nested):
+        _no_estimator(q, estimator)
+        handler = HANDLER.get()
+        return q.sample_and_log_prob() if handler is None else handler(q, None, name)
     estimator = default(q) if estimator is None else estimator
     if isinstance(estimator, PerPart):
         estimator.check(q)
