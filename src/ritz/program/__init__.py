@@ -1,11 +1,14 @@
 """Programs that sample, and their expectations."""
 
+from ritz.program._estimator_of import compared, estimator_of, with_default
 from ritz.program._expectation import Expectation, expectation
 from ritz.program._nested import importance, marginal, normalize, sir
 from ritz.program._site import log_prob, sample, sample_and_log_prob
 
 __all__ = [
     "Expectation",
+    "compared",
+    "estimator_of",
     "expectation",
     "importance",
     "log_prob",
@@ -14,4 +17,5 @@ __all__ = [
     "sample",
     "sample_and_log_prob",
     "sir",
+    "with_default",
 ]
