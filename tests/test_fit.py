@@ -1,5 +1,6 @@
 """What a fit answers, and that its answers agree with each other."""
 
+import functools
 import warnings
 
 import jax
@@ -295,3 +296,45 @@ def test_a_table_is_bound_by_name_and_the_summary_says_how():
     assert "sigma <- sigma (float, 8 rows)" in text
     assert "not used: name" in text
     assert "<-" not in str(ritz.fit(schools, (SIGMA, Y), steps=0, family="mean_field"))
+
+
+PARABOLA = from_log_density(lambda x: -0.5 * (x**2).sum() + x.sum(), np.zeros(2))
+
+
+def elbo_by_hand(q, target):
+    x, log_q = ritz.objective.sample_and_log_prob(q)
+    return log_q - target.log_density(x)
+
+
+@pytest.mark.parametrize(
+    "how", [ritz.estimator.score(), ritz.estimator.score(ritz.estimator.running_mean(0.5)), None]
+)
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_the_estimator_of_a_fit_serves_a_function_objective(how, wrap):
+    draw = wrap(ritz.objective.sample_and_log_prob)
+
+    def by_hand(q, target):
+        x, log_q = draw(q)
+        return log_q - target.log_density(x)
+
+    fit = functools.partial(ritz.fit, PARABOLA, estimator=how, steps=20, progress=False)
+    packaged = fit(objective=ritz.objective.negative_elbo(1, "mc")).q.loc
+    np.testing.assert_allclose(fit(objective=by_hand).q.loc, packaged, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("objective", "estimator", "says"),
+    [
+        (lambda q: 0.0, None, r"objective: .* takes \(q\) arrived, .* of \(q, target\)"),
+        (lambda q, target: None, None, "<lambda> returned None"),
+        (
+            lambda q, target: 1.0 if ritz.objective.sample(q)[0] > 0 else 0.0,
+            None,
+            r"'<lambda>' \(line \d+ of test_fit.py\) needs the value",
+        ),
+        (elbo_by_hand, ritz.estimator.sticking_the_landing(), "linear in log q only.*name it"),
+    ],
+)
+def test_function_objectives_that_cannot_serve(objective, estimator, says):
+    with pytest.raises(RitzError, match=says):
+        ritz.fit(PARABOLA, objective=objective, estimator=estimator, steps=1, progress=False)

@@ -558,6 +558,44 @@ def test_fisher_divergence_refuses_discrete_families():
         attempt(objective.fisher_divergence(), score(), "table")
 
 
+def with_a_coin(y):
+    z = numpyro.sample("z", dist.Bernoulli(0.4))
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(mu + z, 1.0), obs=y)
+
+
+def only_a_coin(y):
+    numpyro.sample("y", dist.Normal(numpyro.sample("z", dist.Bernoulli(0.4)), 1.0), obs=y)
+
+
+@pytest.mark.parametrize("model", [with_a_coin, only_a_coin])
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [
+        (objective.fisher_divergence(), r"Fisher needs .*draws discrete.* use negative_elbo\(\)"),
+        (objective.tail_adaptive(4), r"TailAdaptive .*cannot serve discrete.* negative_elbo\(\)"),
+    ],
+)
+def test_drawn_discrete_sites_are_refused_where_slopes_are_needed(model, loss, says):
+    with pytest.raises(RitzError, match=says):
+        ritz.fit(model, (np.array([0.3, 1.0]),), discrete="score", objective=loss, steps=1)
+
+
+def test_fisher_divergence_refuses_targets_with_drawn_discrete_sites():
+    target = ritz.target.from_numpyro(with_a_coin, (np.array([0.3, 1.0]),), discrete="score")
+    seen = Density(target, jax.random.key(0), None)
+    q = MeanField(jnp.zeros(2), jnp.zeros(2))
+    with pytest.raises(RitzError, match=r"site 'z' is discrete and drawn; use negative_elbo\(\)"):
+        expectation(lambda q: objective.fisher_divergence().program(q, seen, pathwise())).value(
+            jax.random.key(0), q
+        )
+
+
+def test_tail_adaptive_takes_a_product_whose_parts_are_differentiable():
+    both = estimator.per_part(pathwise(), pathwise())
+    objective.tail_adaptive().check(both)
+
+
 # -- limits, bounds and their direction -----------------------------------------------------------
 
 

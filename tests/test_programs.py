@@ -15,15 +15,21 @@ import ritz
 from ritz import RitzError
 from ritz.diagnose import check_unbiased
 from ritz.estimator import (
+    AbstractEstimator,
     Draw,
     Enumerate,
     Score,
     enumerate_support,
+    gumbel_softmax,
     law,
     pathwise,
+    rebar,
     rejection,
+    relax,
     running_mean,
     score,
+    sticking_the_landing,
+    straight_through,
 )
 from ritz.objective import expectation, mean, plug_in, sample, sample_and_log_prob
 from ritz.program import _graph
@@ -536,6 +542,62 @@ def test_wrong_estimator_is_found(wrong, exact):
     assert "BIASED: entry 0 of the gradient" in str(found)
 
 
+SKEWED = ritz.target.from_log_density(lambda x: (jnp.sin(x) - 0.5 * x**2).sum(), jnp.zeros(1))
+detaching = jax.jit(lambda q: sample_and_log_prob(q, sticking_the_landing()))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda q: sample_and_log_prob(q, sticking_the_landing()), detaching],
+    ids=["plain", "jit, whose trace is kept"],
+)
+def test_the_reference_has_plain_log_densities(draw):
+    """Sticking the landing is biased in a bound that is not linear in log q."""
+
+    def program(q, draw):
+        def log_weight(_):
+            x, log_q = draw(q)
+            return SKEWED.log_density(x) - log_q
+
+        return -ritz.objective.log_mean_exp(jax.vmap(log_weight)(jnp.arange(4)))
+
+    q = ritz.family.MeanField(jnp.array([0.5]), jnp.array([0.3]))
+    assert not check_unbiased(lambda q: program(q, draw), q, draws=10_000)
+    found = check_unbiased(lambda q: program(q, sample_and_log_prob), q, draws=10_000)
+    assert found, str(found)
+
+
+@pytest.mark.parametrize(
+    ("how", "right"),
+    [
+        (rebar(), True),
+        (relax(lambda z: jnp.tanh(z).sum()), True),
+        (gumbel_softmax(), False),
+        (straight_through(), False),
+    ],
+    ids=["rebar", "relax", "gumbel_softmax", "straight_through"],
+)
+def test_relaxed_choices_are_compared_with_hard_ones(how, right):
+    coin = lambda t: (sample(dist.Bernoulli(logits=t), how) + t) ** 3
+    die = lambda t: (sample(dist.Categorical(logits=t), how) @ jnp.arange(3.0)) ** 2
+    for program, at in [(coin, 0.3), (die, jnp.zeros(3))]:
+        found = check_unbiased(program, at)
+        assert bool(found) == right, str(found)
+
+
+def test_an_unknown_relaxation_needs_an_exact_reference():
+    class Halved(AbstractEstimator):
+        def value(self, q):
+            return jax.ShapeDtypeStruct((), float)
+
+        def draw(self, q, key):
+            return Draw(0.5 * law.draw(q, key), {})
+
+    program = lambda t: sample(dist.Poisson(t), Halved())
+    with pytest.raises(RitzError, match=r"Halved gives .* draws are int32 .*pass exact="):
+        check_unbiased(program, 2.0)
+
+
 def test_a_distribution_of_ones_own():
     class Triangular(eqx.Module):
         """Density 2 (1 - x / w) / w on (0, w)."""
@@ -560,7 +622,66 @@ def test_sample_and_log_prob_of_a_plate():
     assert value == pytest.approx(3 * (p * np.log(p) + (1 - p) * np.log(1 - p)), rel=1e-5)
 
 
+NORMAL = dist.Normal(0.0, 1.0)
+mean = lambda t: sample(dist.Normal(t, 1.0))
+
+
+def value(program):
+    return expectation(program).value(KEY, 0.3)
+
+
+def no_return(t):
+    sample(NORMAL)
+
+
+def branches(t):
+    return t if sample(NORMAL) > 0.0 else 0.0
+
+
 BAD = {
+    "name of an estimator": (
+        lambda: value(lambda t: sample(NORMAL, "score")),
+        r"sample: 'score' arrived as the estimator, .* such as score\(\)",
+    ),
+    "function that makes an estimator": (
+        lambda: value(lambda t: sample_and_log_prob(NORMAL, score)[0]),
+        r"the function score arrived as the estimator, .* such as score\(\)",
+    ),
+    "class of an estimator": (
+        lambda: value(lambda t: sample(NORMAL, Score)),
+        r"the class Score arrived as the estimator, .* such as score\(\)",
+    ),
+    "number": (lambda: value(lambda t: sample(t)), "Tracer arrived, expected a family, a NumPyro"),
+    "nothing": (lambda: value(lambda t: sample(None)), "sample: None arrived, expected a family"),
+    "class of a distribution": (
+        lambda: value(lambda t: sample(dist.Normal)),
+        r"the class Normal arrived; make one: Normal\(...\)",
+    ),
+    "constant": (lambda: value(lambda t: sample(dist.Delta(t))), "Delta arrived.* use its value"),
+    "baseline": (lambda: score(3), r"baseline=3 arrived.* write score\(draws=3\)"),
+    "no return": (lambda: value(no_return), "no_return returned None; .* lack a return"),
+    "pair": (lambda: value(lambda t: (t, t)), "returned a tuple; a program returns one real"),
+    "text": (lambda: value(lambda t: "x"), "returned 'x'; a program returns one real"),
+    "if": (lambda: value(branches), r"program 'branches' \(line \d+ .*use jax.numpy.where"),
+    "float": (lambda: value(lambda t: float(sample(NORMAL))), "needs the value of a traced array"),
+    "integer argument": (lambda: expectation(mean).grad(KEY, 3), "argument is 3, without a float"),
+    "integers in a dict": (
+        lambda: expectation(lambda t: mean(t["a"])).grad(KEY, {"a": 1}),
+        "a dict, without a floating number .*; pass floats",
+    ),
+    "integer to check": (lambda: check_unbiased(mean, 1), "is 1, without a floating number"),
+    "exact of a vector": (
+        lambda: check_unbiased(mean, 1.0, exact=lambda t: t * jnp.ones(3), draws=100),
+        r"exact returned float32 of shape \(3,\), expected one real number",
+    ),
+    "exact of nothing": (
+        lambda: check_unbiased(mean, 1.0, exact=lambda t: None, draws=100),
+        "exact returned None, expected one real number",
+    ),
+    "exact of two": (
+        lambda: check_unbiased(mean, 1.0, exact=lambda t, u: t),
+        r"exact: a function that takes \(t, u\) arrived, expected a function of \(argument 1\)",
+    ),
     "outside": (lambda: sample(dist.Normal(0.0, 1.0)), "called outside a program"),
     "vector": (
         lambda: expectation(lambda t: jnp.ones(3) * t).value(KEY, 1.0),

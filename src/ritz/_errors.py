@@ -1,8 +1,10 @@
 """The error every part of Ritz raises for bad input."""
 
 import difflib
+import inspect
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 
 class RitzError(ValueError):
@@ -78,3 +80,43 @@ def whole_number(name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise RitzError(f"{name}={value!r} arrived, expected a whole number from {least} up")
     return int(value)
+
+
+def described(value: object) -> str:
+    """Say what arrived, in a few words.
+
+    >>> import numpy as np
+    >>> described(np.zeros(3)), described("score"), described(None), described((1, 2))
+    ('float64 of shape (3,)', "'score'", 'None', 'a tuple')
+    """
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} of shape {value.shape}"  # pyright: ignore[reportAttributeAccessIssue]
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)
+    return f"a {type(value).__name__}"
+
+
+def takes(name: str, function: Callable[..., Any], arguments: Sequence[str]) -> None:
+    """Check that a function can be called with these positional arguments.
+
+    Args:
+        name: what the user calls the function.
+        function: what arrived.
+        arguments: what it will be called with, in words.
+
+    Raises:
+        RitzError: if it takes others, or is no function.
+
+    >>> takes("objective", lambda q, target: 0.0, ["q", "target"])
+    """
+    expected = f"expected a function of ({', '.join(arguments)})"
+    if not callable(function):
+        raise RitzError(f"{name}: {described(function)} arrived, {expected}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some that are not written in Python
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise RitzError(f"{name}: a function that takes {signature} arrived, {expected}") from None

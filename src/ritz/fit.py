@@ -15,7 +15,7 @@ from ritz import _discrete
 from ritz import data as _data
 from ritz import family as _family
 from ritz._compile import spent
-from ritz._errors import RitzError, whole_number
+from ritz._errors import RitzError, takes, whole_number
 from ritz._result import Fit
 from ritz.estimator import AbstractEstimator, default
 from ritz.objective import AbstractObjective, Problem, Program, negative_elbo
@@ -66,7 +66,8 @@ def fit(
             `ritz.objective.sample` and returns the number to minimise; by default
             `negative_elbo(draws)`.
         estimator: from `ritz.estimator`; by default `pathwise()` where the family's draws are
-            differentiable.
+            differentiable. In an objective that is a function, it serves each choice from the
+            family for which the function names none.
         discrete: what is done with the model's discrete latent sites: "summed", exactly;
             "score", drawn from independent choices by the score function; "relaxed", drawn by
             the Gumbel-softmax relaxation, for choices of 0 or 1; an estimator; or a mapping from
@@ -249,6 +250,7 @@ def _solver_name(given: Any, chosen: AbstractSolver, lr: float) -> str:
 
 def _objective(given: Any, draws: Any) -> AbstractObjective:
     if callable(given) and not isinstance(given, AbstractObjective | type):
+        takes("objective", given, ["q", "target"])
         return Program(given)
     default = functools.partial(negative_elbo, draws)
     return _part("objective", given, AbstractObjective, "negative_elbo", default)

@@ -21,6 +21,7 @@ from ritz.estimator._per_part import PerPart, per_part
 from ritz.estimator._quadrature import GaussHermite, Unscented, gauss_hermite, unscented
 from ritz.estimator._quasi import Antithetic, QuasiMonteCarlo, antithetic, quasi_monte_carlo
 from ritz.estimator._rebar import Rebar, Relax, rebar, relax
+from ritz.estimator._reference import reference
 from ritz.estimator._rejection import Rejection, rejection
 from ritz.estimator._relaxed import GumbelSoftmax, StraightThrough, gumbel_softmax, straight_through
 from ritz.estimator._score import LeaveOneOut, Score, running_mean, score
@@ -62,6 +63,7 @@ __all__ = [
     "per_part",
     "quasi_monte_carlo",
     "rebar",
+    "reference",
     "register",
     "registered",
     "rejection",

@@ -60,9 +60,14 @@ def discrete_logits(q: Any) -> tuple[bool, Array, int]:
     return False, jax.nn.log_softmax(parameter(one, "logits", shape, own=1)), events
 
 
+def has_logits(q: Any) -> bool:
+    """Whether `discrete_logits` knows it."""
+    return isinstance(bare(q)[0], (*BERNOULLI, *CATEGORICAL))
+
+
 def needs_logits(estimator: Any, q: Any) -> None:
     """Refuse what `discrete_logits` does not know."""
-    if not isinstance(bare(q)[0], (*BERNOULLI, *CATEGORICAL)):
+    if not has_logits(q):
         lacks = "it relaxes Bernoulli and Categorical choices only"
         raise law.refuse(estimator, q, lacks, elsewhere(q))
 

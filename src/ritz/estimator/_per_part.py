@@ -25,6 +25,10 @@ class PerPart(AbstractEstimator):
         return " times ".join(part.cost for part in self.parts)
 
     @property
+    def combines(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return any(part.combines for part in self.parts)
+
+    @property
     def detaches(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return any(part.detaches for part in self.parts)
 

@@ -1,6 +1,5 @@
 """The score-function estimator, and its baselines."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -108,9 +107,7 @@ def running_mean(start: float = 0.0) -> Mean:
     return Mean(jnp.asarray(start, float))
 
 
-def score(
-    baseline: Callable[[], Any] | None = None, draws: int | None = None
-) -> Score | LeaveOneOut:
+def score(baseline: Any = None, draws: int | None = None) -> Score | LeaveOneOut:
     r"""The likelihood-ratio gradient, for any choice whose log density has a derivative.
 
     .. math:: \nabla_\lambda \mathbb{E}_{q_\lambda} f(x) = \mathbb{E}_{q_\lambda}\big[
@@ -130,11 +127,18 @@ def score(
         the estimator.
 
     Raises:
-        RitzError: for both a baseline and draws, or fewer than two draws.
+        RitzError: for both a baseline and draws, a baseline that cannot be called, or fewer than
+            two draws.
 
     >>> score(draws=8).draws
     8
     """
+    if baseline is not None and not callable(baseline):
+        count = isinstance(baseline, int) and not isinstance(baseline, bool)
+        raise RitzError(
+            f"score: baseline={baseline!r} arrived, expected something to call, such as "
+            f"running_mean(){f'; for {baseline} draws write score(draws={baseline})' * count}"
+        )
     if draws is None:
         return Score(baseline)
     whole_number("draws", draws, 2)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from numpyro.distributions.distribution import ExpandedDistribution
 
 from ritz._errors import RitzError
-from ritz.family import AbstractFamily
+from ritz.family import AbstractFamily, Finite, Product
 
 _KEY = jax.eval_shape(jax.random.key, 0)
 
@@ -71,6 +71,20 @@ def entropy(q: Any) -> Array:
 def is_discrete(q: Any) -> bool:
     """Whether draws are integers or booleans."""
     return value(q).dtype.kind in "iub"
+
+
+def is_constant(q: Any) -> bool:
+    """Whether it is a NumPyro Delta, which is no random choice."""
+    while isinstance(q, ExpandedDistribution | dist.Independent):
+        q = q.base_dist
+    return isinstance(q, dist.Delta)
+
+
+def has_discrete(q: Any) -> bool:
+    """Whether any coordinate of a draw is discrete, be it written as a float."""
+    if isinstance(q, Product):
+        return any(map(has_discrete, q.parts))
+    return isinstance(q, Finite) or is_finite(q) or is_discrete(q)
 
 
 def is_reparameterised(q: Any) -> bool:

@@ -1,6 +1,7 @@
 """A loss as a program, and the view of a target that it sees."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
 from ritz.estimator import AbstractEstimator
-from ritz.program import expectation
+from ritz.program import expectation, with_default
 from ritz.target import AbstractTarget
 
 
@@ -86,7 +87,12 @@ class AbstractObjective(eqx.Module):
 
         def one(key: Array) -> Array:
             seen = Density(target, subsample_key(key), batch)
-            return expectation(lambda: self.program(q, seen, estimator)).value(key)
+
+            @functools.wraps(getattr(self, "function", type(self).program))  # for messages
+            def program() -> Any:
+                return self.program(q, seen, estimator)
+
+            return expectation(program).value(key)
 
         keys = self.keys(key)
         if len(keys) == 1:
@@ -114,7 +120,8 @@ class Program(AbstractObjective):
     """A loss given as a function.
 
     Attributes:
-        function: from a family and the view of a target to one number; it calls `sample`.
+        function: from a family and the view of a target to one number; it calls `sample`. Where
+            it names no estimator for the family, the fit's serves.
     """
 
     function: Callable[..., Any] = eqx.field(static=True)
@@ -123,8 +130,17 @@ class Program(AbstractObjective):
     def needs(self) -> frozenset[str]:
         return frozenset({"sample"})
 
-    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
-        return self.function(q, target)
+    def check(self, estimator: AbstractEstimator) -> None:
+        if estimator.detaches:
+            raise RitzError(
+                f"{type(estimator).__name__} is unbiased where a loss is linear in log q only, "
+                "which is not known of a function; name it there, as in sample_and_log_prob(q, "
+                "sticking_the_landing()), or use pathwise()"
+            )
+
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Any:
+        with with_default(q, estimator):
+            return self.function(q, target)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
-from ritz.estimator import AbstractEstimator
+from ritz.estimator import AbstractEstimator, PerPart
 from ritz.estimator import stop as constant
 from ritz.objective._base import AbstractObjective, Density, register
 from ritz.objective._importance import log_mean_exp
-from ritz.program import sample
+from ritz.program import estimator_of, sample
 
 
 class AbstractScored(AbstractObjective):
@@ -36,6 +36,8 @@ class AbstractScored(AbstractObjective):
         """The loss of one set of draws; only the densities have derivatives."""
 
     def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
+        estimator = estimator_of(q, estimator)
+
         def one(_: Any) -> tuple[Array, Array]:
             x = jax.lax.stop_gradient(sample(constant(q), estimator))
             return target.log_density(x), estimator.log_prob(q, x)
@@ -74,13 +76,17 @@ class TailAdaptive(AbstractObjective):
     beta: float = eqx.field(static=True)
 
     def check(self, estimator: AbstractEstimator) -> None:
-        if estimator.combines:
+        parts = estimator.parts if isinstance(estimator, PerPart) else ()
+        if estimator.combines or any(part.biased for part in parts):
             raise RitzError(
                 "TailAdaptive needs derivatives through its draws, which "
-                f"{type(estimator).__name__} does not give; use pathwise()"
+                f"{type(estimator).__name__} does not give, and so cannot serve discrete sites "
+                "that are drawn; for these use negative_elbo(), for others pathwise()"
             )
 
     def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
+        estimator = estimator_of(q, estimator)
+
         def log_weight(_: Any) -> Array:
             x = sample(q, estimator)
             return target.log_density(x) - estimator.log_prob(constant(q), x)

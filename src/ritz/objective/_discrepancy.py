@@ -18,10 +18,16 @@ class Fisher(AbstractAveraged):
     """See `fisher_divergence`."""
 
     def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
-        if law.is_finite(q) or law.is_discrete(q):
+        if law.has_discrete(q):
             raise RitzError(
-                f"Fisher needs derivatives of log q along x, which {law.describe(q)} has not; use "
-                "negative_elbo()"
+                f"Fisher needs derivatives of log q along x, which {law.describe(q)} has not, as "
+                "it draws discrete coordinates; use negative_elbo()"
+            )
+        drawn = [site.name for site in target.target.sites if site.values is not None]
+        if drawn:
+            raise RitzError(
+                f"Fisher needs derivatives of the log density along x, but site {drawn[0]!r} is "
+                "discrete and drawn; use negative_elbo()"
             )
         x = sample(q, estimator)
         log_w = lambda x: target.log_density(x) - law.log_prob(q, x).sum()
@@ -70,7 +76,7 @@ def fisher_divergence(draws: Any = 1) -> Fisher:
         draws: independent draws that are averaged.
 
     Raises:
-        RitzError: for fewer than one draw, or, in a program, for a discrete family.
+        RitzError: for fewer than one draw, or, in a program, for discrete coordinates.
 
     >>> fisher_divergence(4).draws
     4

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from ritz._compile import compile
 from ritz._errors import RitzError
 from ritz.estimator import AbstractEstimator
-from ritz.family import AbstractFamily, registered
+from ritz.family import AbstractFamily, Finite, registered
 from ritz.objective._base import AbstractObjective, subsample_key
 from ritz.target import AbstractTarget, term_name
 
@@ -40,7 +40,8 @@ class Problem(eqx.Module):
                 f"{type(self.objective).__name__} needs a family with {', '.join(lacking)}, which "
                 f"{type(self.family).__name__} lacks; one that works: {(fits or ['none'])[0]}"
             )
-        self.estimator.check(self.family)
+        q = self.family
+        self.estimator.check(q.choices if isinstance(q, Finite) else q)
         self.objective.check(self.estimator)
 
     @property

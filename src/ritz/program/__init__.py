@@ -1,5 +1,6 @@
 """Programs that sample, and their expectations."""
 
+from ritz.program._estimator_of import compared, estimator_of, with_default
 from ritz.program._expectation import Expectation, expectation
 from ritz.program._mean import Mean, mean, plug_in
 from ritz.program._nested import importance, marginal, normalize, sir
@@ -8,6 +9,8 @@ from ritz.program._site import log_prob, sample, sample_and_log_prob
 __all__ = [
     "Expectation",
     "Mean",
+    "compared",
+    "estimator_of",
     "expectation",
     "importance",
     "log_prob",
@@ -18,4 +21,5 @@ __all__ = [
     "sample",
     "sample_and_log_prob",
     "sir",
+    "with_default",
 ]

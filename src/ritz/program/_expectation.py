@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError
+from ritz._errors import RitzError, described
 from ritz.estimator import AbstractEstimator
 from ritz.program._align import Deps, align, linear, merge
 from ritz.program._choose import choose
@@ -23,13 +23,13 @@ from ritz.program._loop import repeat
 from ritz.program._mean import biases, in_one_line, ordinary
 from ritz.program._site import sample_p
 from ritz.program._value import Records, Value, lifted, settled
+from ritz.target import NeedsValues, label, needs_values
 
 
 class Expectation(eqx.Module):
     """See `expectation`."""
 
     program: Callable[..., Any]
-    instead: AbstractEstimator | None = None  # of what the choices name, for comparison
 
     def value(self, key: Key[Array, ""], *args: Any) -> Float[Array, ""]:
         """An unbiased estimate of the expectation.
@@ -43,7 +43,7 @@ class Expectation(eqx.Module):
         closed, arrays = self._traced(args)
         flow = graph(closed)
         inputs = [Value(jnp.asarray(x)) for x in jax.tree.leaves(arrays)]
-        return run(flow, inputs, key, Records(), [True], self.instead)[0].array
+        return run(flow, inputs, key, Records(), [True])[0].array
 
     def bias(self, *args: Any) -> str | None:
         """How the bias of a program falls that plugs averages into functions, or None.
@@ -61,16 +61,26 @@ class Expectation(eqx.Module):
     def _traced(self, args: Any) -> tuple[Any, Any]:
         arrays, static = eqx.partition(args, eqx.is_array_like)
         scalar = lambda arrays: self._scalar(eqx.combine(arrays, static))
-        return jax.make_jaxpr(scalar)(arrays), arrays
+        try:
+            return jax.make_jaxpr(scalar)(arrays), arrays
+        except Exception as error:
+            if not needs_values(error):
+                raise
+            raise NeedsValues(self.program, error, "program") from error
 
-    def _scalar(self, args: Any) -> Array:
+    def _scalar(self, args: Any) -> Any:
         with in_one_line():
             out = ordinary(self.program(*args))
-        if jnp.shape(out) != () or jnp.result_type(out).kind != "f":
-            name = getattr(self.program, "__name__", "the program")
+        if not eqx.is_array_like(out):
+            forgot = ": does it lack a return?" if out is None else ""
             raise RitzError(
-                f"{name} returned {jnp.result_type(out)} of shape {jnp.shape(out)}; a program "
-                "returns one real number: sum or average it"
+                f"{label(self.program)} returned {described(out)}; a program returns one real "
+                f"number{forgot}"
+            )
+        if jnp.shape(out) != () or jnp.result_type(out).kind != "f":
+            raise RitzError(
+                f"{label(self.program)} returned {jnp.result_type(out)} of shape "
+                f"{jnp.shape(out)}; a program returns one real number: sum or average it"
             )
         return out
 
@@ -85,6 +95,11 @@ class Expectation(eqx.Module):
         first, *rest = args
         inexact = lambda x: eqx.is_array_like(x) and jnp.result_type(x).kind == "f"
         params, fixed = eqx.partition(first, inexact)
+        if not jax.tree.leaves(params):
+            raise RitzError(
+                f"the first argument is {described(first)}, without a floating number that "
+                "could have a gradient; pass floats, such as 1.0 for 1"
+            )
         params = jax.tree.map(jnp.asarray, params)
         at = lambda params: self.value(key, eqx.combine(params, fixed), *rest)
         return jax.value_and_grad(at)(params)

@@ -13,8 +13,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, mlir
 
 from ritz._errors import RitzError
-from ritz.estimator import AbstractEstimator, PerPart, default, law
+from ritz.estimator import AbstractEstimator, PerPart, law, registered
 from ritz.family import Finite
+from ritz.program._estimator_of import estimator_of
 
 
 class Site:
@@ -57,7 +58,7 @@ class Nested(abc.ABC):
         """The log of an unbiased estimate of the density at a point."""
 
 
-def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None = None) -> Any:
+def sample(q: Any, estimator: Any = None, name: str | None = None) -> Any:
     r"""A random choice :math:`x \sim q` in a program for `expectation`.
 
     Args:
@@ -65,14 +66,15 @@ def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None 
             what `marginal` or `normalize` return.
         estimator: how the gradient in q's parameters is estimated. By default `pathwise()` where
             draws are differentiable, `enumerate_support()` where the support is finite, and
-            `score()` elsewhere.
+            `score()` elsewhere; in an objective of `ritz.fit`, the fit's for its family.
         name: for messages.
 
     Returns:
         a draw. Where the estimator relaxes a discrete choice, its relaxation.
 
     Raises:
-        RitzError: if the estimator cannot serve this distribution; it names one that can.
+        RitzError: if the estimator cannot serve this distribution (it names one that can), or
+            something else arrives.
 
     >>> import numpyro.distributions as dist
     >>> import jax, ritz
@@ -85,7 +87,8 @@ def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None 
     if isinstance(q, Nested):
         _no_estimator(q, estimator)
         return q.draw() if handler is None else handler(q, None, name)[0]
-    estimator = default(q) if estimator is None else estimator
+    _check("sample", q, estimator)
+    estimator = estimator_of(q, estimator)
     if isinstance(estimator, PerPart):
         estimator.check(q)
         pairs = zip(q.parts, estimator.parts, strict=True)
@@ -93,6 +96,36 @@ def sample(q: Any, estimator: AbstractEstimator | None = None, name: str | None 
     if isinstance(q, Finite):
         return q.at(sample(q.choices, estimator, name or q.name or None))
     return make(q, estimator, name) if handler is None else handler(q, estimator, name)[0]
+
+
+def _check(call: str, q: Any, estimator: Any) -> None:
+    """Refuse what is no distribution, or no estimator."""
+    if isinstance(q, type):
+        raise RitzError(f"{call}: the class {q.__name__} arrived; make one: {q.__name__}(...)")
+    if not callable(getattr(q, "sample", None)):
+        what = f"{call}: {'None' if q is None else type(q).__name__} arrived"
+        raise RitzError(
+            f"{what}, expected a family, a NumPyro distribution, or a pytree with sample(key) and "
+            "log_prob(x)"
+        )
+    if law.is_constant(q):
+        raise RitzError(f"{call}: a Delta arrived, which is no random choice; use its value")
+    if estimator is None or isinstance(estimator, AbstractEstimator):
+        return
+    if isinstance(estimator, type) and issubclass(estimator, AbstractEstimator):
+        known = [r.name for r in registered().values() if type(r.example()) is estimator]
+        arrived, use = f"the class {estimator.__name__}", [*known, estimator.__name__][0]
+    elif callable(estimator):
+        own = getattr(estimator, "__name__", "")
+        arrived = f"the function {own}" if own.isidentifier() else type(estimator).__name__
+        use = own if own in registered() else "pathwise"
+    else:
+        arrived = f"{estimator!r}" if isinstance(estimator, str) else type(estimator).__name__
+        use = estimator if isinstance(estimator, str) and estimator in registered() else "pathwise"
+    raise RitzError(
+        f"{call}: {arrived} arrived as the estimator, expected one of ritz.estimator, such as "
+        f"{use.partition('(')[0]}()"
+    )
 
 
 def make(q: Any, estimator: AbstractEstimator, name: str | None) -> Any:
@@ -134,9 +167,7 @@ def _no_estimator(q: Nested, estimator: Any) -> None:
         )
 
 
-def sample_and_log_prob(
-    q: Any, estimator: AbstractEstimator | None = None, name: str | None = None
-) -> tuple[Any, Any]:
+def sample_and_log_prob(q: Any, estimator: Any = None, name: str | None = None) -> tuple[Any, Any]:
     """A draw and its log density, as the estimator wants it (some detach q's parameters).
 
     Args:
@@ -151,7 +182,8 @@ def sample_and_log_prob(
         _no_estimator(q, estimator)
         handler = HANDLER.get()
         return q.sample_and_log_prob() if handler is None else handler(q, None, name)
-    estimator = default(q) if estimator is None else estimator
+    _check("sample_and_log_prob", q, estimator)
+    estimator = estimator_of(q, estimator)
     if isinstance(estimator, PerPart):
         estimator.check(q)
         each = zip(q.parts, estimator.parts, strict=True)

@@ -10,6 +10,7 @@ from ritz.target._base import (
     term_name,
 )
 from ritz.target._batched import from_batches
+from ritz.target._failure import NeedsValues, label, needs_values
 from ritz.target._from_numpyro import from_numpyro
 from ritz.target._log_density import LogDensityTarget, from_log_density
 from ritz.target._numpyro import NumPyroTarget
@@ -19,6 +20,7 @@ __all__ = [
     "LOG_DET",
     "AbstractTarget",
     "LogDensityTarget",
+    "NeedsValues",
     "NumPyroTarget",
     "Quantity",
     "SavedTarget",
@@ -28,5 +30,7 @@ __all__ = [
     "from_batches",
     "from_log_density",
     "from_numpyro",
+    "label",
+    "needs_values",
     "term_name",
 ]

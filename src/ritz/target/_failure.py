@@ -27,12 +27,13 @@ class NeedsValues(RitzError):
     Args:
         model: the model.
         error: what JAX raised.
+        what: to call it.
     """
 
-    def __init__(self, model: Callable[..., Any], error: Exception) -> None:
+    def __init__(self, model: Callable[..., Any], error: Exception, what: str = "model") -> None:
         where = _locate(error, model)
         super().__init__(
-            f"model {label(model)!r}{where.line} needs the value of a traced array (if, int(), "
+            f"{what} {label(model)!r}{where.line} needs the value of a traced array (if, int(), "
             "float(), a shape, a boolean index); use jax.numpy.where for a choice, and pass sizes "
             "as Python integers"
         )
