@@ -39,6 +39,15 @@ def reference(q: Any, estimator: AbstractEstimator) -> AbstractEstimator:
     Args:
         q: the distribution.
         estimator: the one to compare with.
+
+    Raises:
+        RitzError: where q has no log density, or its values are given in a form unknown here.
+
+    >>> import numpyro.distributions as dist
+    >>> from ritz.estimator import enumerate_support, rebar
+    >>> q = dist.Bernoulli(0.3)
+    >>> [type(reference(q, how)).__name__ for how in (enumerate_support(), rebar())]
+    ['Score', 'HardScore']
     """
     if isinstance(q, AbstractFamily) and "log_prob" not in q.capabilities:
         raise RitzError(

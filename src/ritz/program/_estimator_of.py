@@ -26,6 +26,10 @@ def estimator_of(q: Any, estimator: AbstractEstimator | None) -> AbstractEstimat
     Args:
         q: its distribution.
         estimator: what the program names, or None.
+
+    >>> import numpyro.distributions as dist
+    >>> type(estimator_of(dist.Normal(0.0, 1.0), None)).__name__
+    'Pathwise'
     """
     rule = _RULE.get()
     if rule is not None:
@@ -34,17 +38,37 @@ def estimator_of(q: Any, estimator: AbstractEstimator | None) -> AbstractEstimat
 
 
 def with_default(family: Any, estimator: AbstractEstimator) -> Any:
-    """A context in which choices from a family of this type get this estimator by default."""
+    """A context in which choices from a family of this type get this estimator by default.
+
+    >>> import numpyro.distributions as dist
+    >>> from ritz.estimator import score
+    >>> q = dist.Normal(0.0, 1.0)
+    >>> with with_default(q, score()):
+    ...     type(estimator_of(q, None)).__name__
+    'Score'
+    """
 
     def rule(q: Any, given: AbstractEstimator | None) -> AbstractEstimator | None:
         return estimator if given is None and type(q) is type(family) else given
 
     leaves, how = jax.tree.flatten(estimator)
-    return _under(rule, object() if leaves else (type(family), how))  # equal rules share traces
+    key = (type(family), how)
+    try:
+        hash(key)
+    except TypeError:  # a static part, such as a list
+        return _under(rule, object())
+    return _under(rule, object() if leaves else key)  # equal rules share traces
 
 
 def compared() -> Any:
-    """A context in which every choice gets the score function, in the form of its own values."""
+    """A context in which every choice gets the score function, in the form of its own values.
+
+    >>> import numpyro.distributions as dist
+    >>> from ritz.estimator import pathwise
+    >>> with compared():
+    ...     type(estimator_of(dist.Normal(0.0, 1.0), pathwise())).__name__
+    'Score'
+    """
 
     def rule(q: Any, given: AbstractEstimator | None) -> AbstractEstimator:
         own = default(q) if given is None else given
