@@ -623,7 +623,7 @@ def test_sample_and_log_prob_of_a_plate():
 
 
 NORMAL = dist.Normal(0.0, 1.0)
-mean = lambda t: sample(dist.Normal(t, 1.0))
+drawn = lambda t: sample(dist.Normal(t, 1.0))
 
 
 def value(program):
@@ -664,22 +664,22 @@ BAD = {
     "text": (lambda: value(lambda t: "x"), "returned 'x'; a program returns one real"),
     "if": (lambda: value(branches), r"program 'branches' \(line \d+ .*use jax.numpy.where"),
     "float": (lambda: value(lambda t: float(sample(NORMAL))), "needs the value of a traced array"),
-    "integer argument": (lambda: expectation(mean).grad(KEY, 3), "argument is 3, without a float"),
+    "integer argument": (lambda: expectation(drawn).grad(KEY, 3), "argument is 3, without a float"),
     "integers in a dict": (
-        lambda: expectation(lambda t: mean(t["a"])).grad(KEY, {"a": 1}),
+        lambda: expectation(lambda t: drawn(t["a"])).grad(KEY, {"a": 1}),
         "a dict, without a floating number .*; pass floats",
     ),
-    "integer to check": (lambda: check_unbiased(mean, 1), "is 1, without a floating number"),
+    "integer to check": (lambda: check_unbiased(drawn, 1), "is 1, without a floating number"),
     "exact of a vector": (
-        lambda: check_unbiased(mean, 1.0, exact=lambda t: t * jnp.ones(3), draws=100),
+        lambda: check_unbiased(drawn, 1.0, exact=lambda t: t * jnp.ones(3), draws=100),
         r"exact returned float32 of shape \(3,\), expected one real number",
     ),
     "exact of nothing": (
-        lambda: check_unbiased(mean, 1.0, exact=lambda t: None, draws=100),
+        lambda: check_unbiased(drawn, 1.0, exact=lambda t: None, draws=100),
         "exact returned None, expected one real number",
     ),
     "exact of two": (
-        lambda: check_unbiased(mean, 1.0, exact=lambda t, u: t),
+        lambda: check_unbiased(drawn, 1.0, exact=lambda t, u: t),
         r"exact: a function that takes \(t, u\) arrived, expected a function of \(argument 1\)",
     ),
     "outside": (lambda: sample(dist.Normal(0.0, 1.0)), "called outside a program"),

@@ -16,7 +16,7 @@ COMBINATIONS = 4096  # the most that are evaluated where a program mixes element
 
 
 def choose(
-    op: Any, given: list[Value], key: Any, site: int, mixed: set[int], instead: Any
+    op: Any, given: list[Value], key: Any, site: int, mixed: set[int]
 ) -> tuple[Value, Record]:
     """The values that an estimator puts in the place of a draw, and what it noted.
 
@@ -26,14 +26,13 @@ def choose(
         key: of the program.
         site: the choice's number.
         mixed: plates whose elements the program mixes.
-        instead: an estimator in the place of the choice's own, or None.
     """
     what, mapped, sizes = op.params["site"], op.params["mapped"], op.params["sizes"]
-    estimator = instead or what.static[1]
+    estimator = what.static[1]
 
     def draw(key: Any, *leaves: Any) -> Any:
         q, own = what.rebuild(leaves)
-        return (instead or own).draw(q, key)
+        return own.draw(q, key)
 
     for level in reversed(range(len(sizes))):
         draw = jax.vmap(draw, in_axes=(0, *(0 if m else None for m in mapped[level])))

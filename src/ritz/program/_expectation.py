@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, described
-from ritz.estimator import AbstractEstimator
 from ritz.program._align import Deps, align, linear, merge
 from ritz.program._choose import choose
 from ritz.program._graph import Constant, Graph, Op, Var, graph, op_samples
@@ -152,7 +151,6 @@ def run(
     key: Any,
     records: Records,
     settle: list[bool],
-    instead: AbstractEstimator | None = None,
 ) -> list[Value]:
     """Values of a program's outputs; those to settle are replaced by their means.
 
@@ -162,7 +160,6 @@ def run(
         key: for its choices.
         records: of choices that were made before; those of this program are added.
         settle: which outputs are only used linearly.
-        instead: an estimator for all choices, in place of their own.
     """
     first = max(records, default=-1) + 1
     deps = _dependencies(flow, [v.deps for v in inputs], first)
@@ -179,13 +176,13 @@ def run(
     for op in flow.ops:
         given = [read(v) for v in op.inputs]
         if op.primitive is sample_p:
-            value, records[site] = choose(op, given, key, site, joint.get(site, set()), instead)
+            value, records[site] = choose(op, given, key, site, joint.get(site, set()))
             found = [value._replace(deps=deps[op.outputs[0]])]
             site += 1
         elif op.primitive.name == "scan" and op_samples(op):
             about = [deps[v] for v in op.outputs]
             settled_now = [v in means for v in op.outputs]
-            found, records[site] = repeat(op, given, key, site, about, settled_now, instead)
+            found, records[site] = repeat(op, given, key, site, about, settled_now)
             site += 1
         elif _taken_linearly(op, deps, means):
             found = [Value(x) for x in op.bind(*(mean(v).array for v in given))]

@@ -18,7 +18,6 @@ def repeat(
     site: int,
     deps: list[Any],
     settle: list[bool],
-    instead: Any,
 ) -> tuple[list[Value], Record]:
     r"""A scan whose body samples, as one scan; all its choices together are one.
 
@@ -33,7 +32,6 @@ def repeat(
         site: the number of its choices as one.
         deps: of its results.
         settle: of which results means are taken.
-        instead: an estimator in the place of each choice's own, or None.
     """
     from ritz.program._expectation import linear_inputs, run  # which runs scans by this function
 
@@ -58,7 +56,7 @@ def repeat(
             for x, is_sum in zip(carry, sums, strict=True):
                 inputs.append(Value(x) if is_sum else Value(x, (), {past: ()}))
             inputs += [Value(x) for x in xs]
-            found = run(flow, inputs, key, records, now, instead)
+            found = run(flow, inputs, key, records, now)
             sent: set[int] = set()
             for value, done in zip(found, now, strict=True):
                 if not done and value.stacked:
