@@ -11,6 +11,11 @@ from ritz.solver._forward_backward import (
     forward_backward,
 )
 from ritz.solver._history import History
+from ritz.solver._natural_gradient import (
+    NaturalGradient,
+    NaturalGradientState,
+    natural_gradient,
+)
 from ritz.solver._optax import OptaxSolver, OptaxState, adam, optax_solver
 from ritz.solver._run import Result, run
 
@@ -22,6 +27,8 @@ __all__ = [
     "Expected",
     "ForwardBackward",
     "History",
+    "NaturalGradient",
+    "NaturalGradientState",
     "OptaxSolver",
     "OptaxState",
     "Result",
@@ -29,6 +36,7 @@ __all__ = [
     "bures_wasserstein_gradient",
     "cubature",
     "forward_backward",
+    "natural_gradient",
     "optax_solver",
     "run",
 ]
