@@ -4,31 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gaussians import banana, gaussian, off
 
 import ritz
 from ritz import RitzError
 from ritz.objective import iwae
 from ritz.solver import natural_gradient
 from ritz.target import from_log_density, library
-
-
-def gaussian(d, condition, seed=0):
-    """A Gaussian target with its mean and covariance, and a start ten units away."""
-    rng = np.random.default_rng(seed)
-    axes = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    precision = (axes * np.logspace(0.0, np.log10(condition), d)) @ axes.T
-    mean = 3.0 * rng.normal(size=d)
-    p, m = jnp.asarray(precision, float), jnp.asarray(mean, float)
-    target = from_log_density(lambda x: -0.5 * (x - m) @ p @ (x - m), jnp.zeros(d))
-    return target, mean, np.linalg.inv(precision)
-
-
-def off(fit, mean, covariance):
-    """Errors of the mean, in sds, and of the covariance, in products of sds."""
-    sd = np.sqrt(np.diag(covariance))
-    tril = np.asarray(fit.q.scale_tril, float)
-    wrong = (tril @ tril.T - covariance) / np.outer(sd, sd)
-    return np.abs((np.asarray(fit.q.loc, float) - mean) / sd).max(), np.abs(wrong).max()
 
 
 @pytest.mark.parametrize(("d", "condition"), [(2, 1e6), (30, 1e6), (100, 1e3)])
@@ -52,12 +34,6 @@ def test_mean_field_has_the_optimum_of_its_own():
         precision = np.linalg.inv(covariance)
         np.testing.assert_allclose(fit.q.loc, mean, atol=1e-6)
         np.testing.assert_allclose(np.exp(-2 * fit.q.log_scale), np.diag(precision), 1e-6)
-
-
-def banana(scale):
-    unit = jnp.array([1.0, scale])
-    density = lambda x: -0.5 * (x[0] ** 2 + (x[1] - 0.3 * (x[0] ** 2 - 1.0)) ** 2)
-    return from_log_density(lambda x: density(x / unit), jnp.zeros(2))
 
 
 def test_steps_do_not_depend_on_units():
