@@ -1,14 +1,17 @@
 """What gradient estimators cost, how noisy they are, and what a program adds to hand-written JAX.
 
 Overhead: the gradient of a chain of 1, 10 and 100 choices (every other one a coin with its score
-function, the others pathwise normals), as a program and unrolled by hand; medians of interleaved
-runs of 64 draws, and seconds to compile; with --genjax also what genjax adds. Variance: four
-tasks, every registered estimator that serves them: variance of the gradient (summed over
-parameters), seconds of a gradient, and their product over that of the score function. Writes
-estimators.json.
+function, the others pathwise normals), as a program and unrolled by hand; medians of ratios in
+interleaved runs of 64 draws, and seconds to compile; with genjax also what genjax adds.
+
+Variance: the four tasks of `tasks.py`, and every registered estimator that serves them, NumPyro's
+ELBOs and genjax's estimators: variance of the gradient (summed over parameters), seconds of a
+gradient, and their product over that of the score function written by hand in the same JAX. Mean
+gradients are held against the exact one: a row whose distance no chance explains says so, and has
+no product unless its estimator is declared biased. Writes estimators.json.
 
     python bench/estimators.py [--repeats 30] [--draws 2000] [--out bench/results/estimators.json]
-        [--genjax PYTHON, of an environment that has genjax]
+        [--genjax PYTHON, of an environment that has genjax; .venv-genjax is found by itself]
 """
 
 import argparse
@@ -16,23 +19,23 @@ import json
 import platform
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import numpyro_peer
+from tasks import BATCH, Gradient, Task, by_hand, inputs, measured, tasks
 
 import ritz
-from ritz.estimator import pathwise, registered, score
-from ritz.objective import expectation, sample
-
-BATCH = 64
-
+from ritz.estimator import pathwise, registered, running_mean, score
+from ritz.objective import expectation, sample, sample_and_log_prob
 
 # -- overhead -------------------------------------------------------------------------------------
 
@@ -80,83 +83,126 @@ def overhead(sites: int, repeats: int) -> dict[str, float]:
     theta = jnp.linspace(-0.5, 0.5, sites)
     program = lambda theta, key: expectation(chain).grad(key, theta)
     pairs = [compiled(f, theta) for f in (program, jax.grad(chain_by_hand))]
-    seconds: list[list[float]] = [[], []]
-    for _ in range(repeats):
-        for (step, _), times in zip(pairs, seconds, strict=True):
+    # A call of one choice is some 20 us, mostly dispatch, which drifts: many short rounds in turn,
+    # and the median of the rounds' own ratios.
+    ratios: list[float] = []
+    for i in range(repeats * max(1, 100 // sites)):
+        seconds = [0.0, 0.0]
+        for which in (0, 1) if i % 2 else (1, 0):
             began = time.perf_counter()
-            for _ in range(max(1, 200 // sites)):
-                step()
-            times.append(time.perf_counter() - began)
-    ours, theirs = map(statistics.median, seconds)
-    return {"step": ours / theirs, "compile": pairs[0][1] / pairs[1][1]}
+            for _ in range(20 if sites < 100 else 2):
+                pairs[which][0]()
+            seconds[which] = time.perf_counter() - began
+        ratios.append(seconds[0] / seconds[1])
+    return {"step": statistics.median(ratios), "compile": pairs[0][1] / pairs[1][1]}
 
 
 # -- variance and cost ----------------------------------------------------------------------------
 
 
-def tasks() -> dict[str, tuple[Callable[..., Any], Any]]:
-    """Programs of parameters and an estimator, and where they are evaluated."""
-    rng = np.random.default_rng(0)
-    digits = ritz.data.load("digits")
-    image = jnp.asarray(digits["x"][0] / 16.0)
-    decoder = jnp.asarray(rng.normal(size=(16, len(image))) * 0.5)
-
-    def bernoulli_layer(params: Any, how: Any) -> Any:
-        z = sample(dist.Bernoulli(logits=params), how).astype(float)
-        logits = (z - 0.5) @ decoder
-        log_lik = image * jax.nn.log_sigmoid(logits) + (1.0 - image) * jax.nn.log_sigmoid(-logits)
-        q = jax.nn.sigmoid(params)
-        return -log_lik.sum() + (q * jnp.log(2.0 * q) + (1.0 - q) * jnp.log(2.0 - 2.0 * q)).sum()
-
-    counts = jnp.asarray(rng.poisson(3.0, (20, 5)), float)
-
-    def gamma_poisson(params: Any, how: Any) -> Any:
-        z = sample(dist.Gamma(jnp.exp(params[0]), jnp.exp(params[1])), how)
-        return -(counts.sum(0) * jnp.log(z) - 20.0 * z - 0.3 * z).sum()
-
-    cancer = ritz.data.load("breast_cancer")
-    x = jnp.asarray((cancer["x"] - cancer["x"].mean(0)) / cancer["x"].std(0))[:, :10]
-    sign = jnp.where(jnp.asarray(cancer["y"]) == 1, 1.0, -1.0)
-
-    def logistic(params: Any, how: Any) -> Any:
-        w = sample(dist.Normal(params[0], jnp.exp(params[1])), how)
-        return -jax.nn.log_sigmoid(sign * (x @ w)).sum() + 0.5 * w @ w
-
-    y = jnp.asarray(rng.normal(size=50) + 3.0 * rng.integers(0, 2, 50))
-    means = jnp.array([0.0, 3.0])
-
-    def mixture(params: Any, how: Any) -> Any:
-        z = sample(dist.Bernoulli(logits=params), how).astype(int)
-        return 0.5 * ((y - means[z]) ** 2).sum()
-
-    flat = jnp.stack([jnp.zeros(10), jnp.full(10, -1.0)])
-    shapes = jnp.stack([jnp.full(5, 1.1), jnp.zeros(5)])
-    return {
-        "Bernoulli layer": (bernoulli_layer, jnp.zeros(16)),
-        "Gamma-Poisson": (gamma_poisson, shapes),
-        "logistic regression": (logistic, flat),
-        "mixture": (mixture, jnp.zeros(50)),
-    }
+def negative_elbo(q: Any, how: Any, log_joint: Any) -> Any:
+    z, log_q = sample_and_log_prob(q, how)
+    return log_q - log_joint(z * 1.0).sum()
 
 
-def estimators() -> dict[str, Any]:
-    """The registered estimators, the score function first."""
+FAMILIES = {  # first the form in which most of the estimators serve a choice
+    "Bernoulli layer": [lambda p: dist.Bernoulli(logits=p)],
+    "Gamma-Poisson": [lambda p: dist.Gamma(jnp.exp(p[0]), jnp.exp(p[1]))],
+    "logistic regression": [
+        lambda p: dist.Normal(p[0], jnp.exp(p[1])).to_event(1),
+        lambda p: dist.Normal(p[0], jnp.exp(p[1])),
+    ],
+    "mixture": [lambda p: dist.Bernoulli(logits=p)],
+}
+
+
+def estimators(name: str, task: Task) -> dict[str, Any]:
+    """The registered estimators; a baseline that learns is where learning would bring it."""
     every = {name: entry.example() for name, entry in registered().items()}
-    return {"score": every.pop("score"), **every}
+    return every | {"score(baseline)": score(running_mean(learned(name, task)))}
 
 
-def measured(program: Any, params: Any, how: Any, draws: int, repeats: int) -> tuple[float, float]:
-    wanted = expectation(lambda params: program(params, how))
-    one = lambda key: jax.flatten_util.ravel_pytree(wanted.grad(key, params))[0]
-    many = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=BATCH))
-    keys = jax.random.split(jax.random.key(1), draws)
-    variance = float(np.asarray(many(keys), float).var(0).sum())
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(many(keys))
-        seconds.append(time.perf_counter() - began)
-    return variance, statistics.median(seconds) / draws
+def learned(name: str, task: Task) -> float:
+    """Where the derivative in a baseline, which is linear in it, is 0 on average."""
+    q, keys = FAMILIES[name][0](task.params), jax.random.split(jax.random.key(2), 1000)
+
+    def slope(at: float) -> Any:
+        run = lambda how: negative_elbo(q, how, task.log_joint)
+        one = lambda key: expectation(run).grad(key, score(running_mean(at))).baseline.mean
+        return jax.jit(jax.vmap(one))(keys).mean()
+
+    at_0, at_1 = slope(0.0), slope(1.0)
+    return float(at_0 / (at_0 - at_1))
+
+
+def gradient(name: str, task: Task, how: Any) -> Gradient:
+    """In the first form that the estimator serves; else the last one's refusal."""
+
+    def form(family: Any) -> Gradient:
+        run = lambda p: negative_elbo(family(p), how, task.log_joint)
+        return lambda key, params: expectation(run).grad(key, params)
+
+    for family in FAMILIES[name][:-1]:
+        try:
+            jax.eval_shape(form(family), jax.random.key(0), task.params)
+            return form(family)
+        except ritz.RitzError:
+            continue
+    return form(FAMILIES[name][-1])
+
+
+def judged(row: dict[str, Any], entries: int, biased: bool) -> dict[str, Any]:
+    """With whether its mean is exact, as far as four standard errors a number can tell."""
+    if "refused" in row:
+        return row
+    limit = -NormalDist().inv_cdf(NormalDist().cdf(-4.0) / entries)
+    row |= {"biased": biased, "exact": row["z"] < limit}
+    if not biased and not row["exact"]:
+        del row["product"]
+    return row
+
+
+def said(task: str, name: str, row: dict[str, Any]) -> str:
+    if "refused" in row:
+        return f"{task:20s} {name:34s} refused: {row['refused'][:90]}"
+    about = f"product {row['product']:.3g}" if "product" in row else "WRONG: its mean is not exact,"
+    bias = f" off by {row['bias']:.1%}{' (declared)' * row['biased']}" * (not row["exact"])
+    numbers = f"variance {row['variance']:9.3g}, {row['seconds'] * 1e6:7.2f} us"
+    return f"{task:20s} {name:34s} {numbers}, {about}{bias}"
+
+
+def from_genjax(python: str, data: Any, args: Any) -> dict[str, Any]:
+    """What `genjax_peer.py` measures in its environment, or why it did not."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(f"{folder}/data.npz", **data)
+        script = Path(__file__).parent / "genjax_peer.py"
+        command = [python, script, f"{folder}/data.npz", str(args.repeats), str(args.draws)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def variances(args: Any, data: Any, theirs: Any) -> dict[str, Any]:
+    """Rows by task, those of genjax among them."""
+    found: dict[str, Any] = {}
+    for name, task in tasks(data).items():
+        own = estimators(name, task)
+        rows = {"score, by hand": by_hand(task)}
+        rows |= {f"Ritz {k}": gradient(name, task, how) for k, how in own.items()}
+        rows |= numpyro_peer.gradients(name, task, data)
+        measures = measured(task, rows, args.draws, max(3, args.repeats // 5))
+        peers = theirs.get(name, {})
+        peers = {
+            k.replace("score, by hand", "score, by hand in its JAX"): v for k, v in peers.items()
+        }
+        biased = {f"Ritz {k}" for k, how in own.items() if how.biased}
+        found[name] = {
+            k: judged(row, task.params.size, k in biased) for k, row in (measures | peers).items()
+        }
+        for k, row in found[name].items():
+            print(said(name, k, row), flush=True)
+    return found
 
 
 def main() -> None:
@@ -164,38 +210,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--draws", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("bench/results/estimators.json"))
-    parser.add_argument("--genjax")
+    parser.add_argument("--genjax", default=".venv-genjax/bin/python")
     args = parser.parse_args()
     overhead(2, 3)  # the first compilation warms caches of XLA itself
-    found: dict[str, Any] = {"overhead": {}, "estimators": {}}
+    found: dict[str, Any] = {"overhead": {}}
     for sites in (1, 10, 100):
         found["overhead"][str(sites)] = ratios = overhead(sites, args.repeats)
         print(f"{sites:4d} sites: step {ratios['step']:.2f}, compile {ratios['compile']:.2f}")
-    for task, (program, params) in tasks().items():
-        rows = found["estimators"][task] = {}
-        for name, how in estimators().items():
-            try:
-                variance, seconds = measured(
-                    program, params, how, args.draws, args.repeats // 5 or 1
-                )
-            except ritz.RitzError as refused:
-                rows[name] = {"refused": str(refused)}
-                continue
-            biased = " (biased)" if how.biased else ""
-            rows[name] = {"variance": variance, "seconds": seconds, "biased": how.biased}
-            first = rows["score"]
-            rows[name]["product"] = variance * seconds / (first["variance"] * first["seconds"])
-            print(
-                f"{task:20s} {name + biased:28s} variance {variance:10.4g}, "
-                f"{seconds * 1e6:7.2f} us, "
-                f"product {rows[name]['product']:.3g}"
-            )
-    if args.genjax:
-        command = [args.genjax, str(Path(__file__).parent / "genjax_peer.py"), str(args.repeats)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found["genjax"] = json.loads(done.stdout.splitlines()[-1])
-        print("genjax:", found["genjax"])
-    found["machine"] = {"python": platform.python_version(), "jax": jax.__version__}
+    data = inputs(ritz.data.load)
+    genjax: dict[str, Any] = {"failed": f"there is no {args.genjax}"}
+    if Path(args.genjax).exists():
+        genjax = from_genjax(args.genjax, data, args)
+    found["estimators"] = variances(args, data, genjax.pop("estimators", {}))
+    found["genjax"] = genjax
+    print("genjax:", genjax)
+    found["machine"] = {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "numpyro": numpyro_peer.VERSION,
+    }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=2) + "\n")
 

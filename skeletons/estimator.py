@@ -7,7 +7,7 @@ gradients with the exact one, within standard errors, and rejects a wrong varian
 it with every objective, and asks for the wrong variant.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ class ScoreFunction(AbstractEstimator):
 
     Williams 1992. High variance: here for the shape of the file.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"log_prob"})
 
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         x = jax.lax.stop_gradient(law.draw(q, key))

@@ -23,6 +23,7 @@ class UnitNormal(AbstractFamily):
     capabilities: ClassVar[frozenset[str]] = frozenset(
         {"sample", "log_prob", "entropy", "reparameterised"}
     )
+    registered_as: ClassVar[str | None] = "unit_normal"
     loc: Float[Array, " d"]
 
     @property
@@ -46,4 +47,4 @@ def unit_normal(target: Any, start: Float[Array, " d"]) -> UnitNormal:
 
 def register_unit_normal() -> None:
     """In your own file this call stands at the end of the module, unindented."""
-    register("unit_normal", unit_normal, UnitNormal, "a Gaussian of unit scale; d parameters")
+    register("unit_normal", unit_normal, UnitNormal.capabilities, "d", "a Gaussian of unit scale")

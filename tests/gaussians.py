@@ -17,6 +17,17 @@ def gaussian(d, condition, seed=0):
     return target, mean, np.linalg.inv(precision)
 
 
+def moments(q):
+    """Mean and covariance of a Gaussian family."""
+    if hasattr(q, "factor"):
+        scale, factor = np.exp(np.asarray(q.log_scale, float)), np.asarray(q.factor, float)
+        inner = np.eye(len(scale)) + factor @ factor.T
+        return np.asarray(q.loc, float), np.outer(scale, scale) * inner
+    tril = q.scale_tril if hasattr(q, "scale_tril") else jnp.diag(jnp.exp(q.log_scale))
+    tril = np.asarray(tril, float)
+    return np.asarray(q.loc, float), tril @ tril.T
+
+
 def off(fit, mean, covariance):
     """Errors of the mean, in sds, and of the covariance, in products of sds."""
     sd = np.sqrt(np.diag(covariance))

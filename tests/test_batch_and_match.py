@@ -57,7 +57,7 @@ BAD = {
     "rate": (lambda: batch_and_match(rate=0.0), "rate=0.0 arrived, expected a positive number"),
     "family": (
         lambda: ritz.fit(banana(1.0), family="mean_field", solver=batch_and_match(), steps=1),
-        "the family is MeanField; use family='full_rank'",
+        "BatchAndMatch does not move a MeanField; use family='full_rank'",
     ),
 }
 

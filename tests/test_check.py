@@ -103,12 +103,6 @@ def column(y):
         numpyro.sample("y", dist.Normal(m, 1.0), obs=y[:, None])
 
 
-def learnt(y):
-    w = numpyro.param("w", 0.0)
-    m = numpyro.sample("m", dist.Normal(w, 1.0))
-    numpyro.sample("y", dist.Normal(m, 1.0), obs=y)
-
-
 def on_a_sphere():
     numpyro.sample("p", dist.ProjectedNormal(jnp.ones(3)))
 
@@ -177,7 +171,6 @@ BROKEN = [
     ),
     (wrong_data, (Y,), r"site 'y': its data have shape \(8,\), .* shape \(5,\); reshape"),
     (column, (Y,), r"site 'y': its data have shape \(8, 1\), .* shape \(8,\); reshape"),
-    (learnt, (Y,), r"site 'w' is a numpyro.param; give it a prior"),
     (on_a_sphere, (), r"site 'p' has support sphere, .*; reparameterise it"),
     (fixed, (Y,), r"site 'm' has a Delta distribution; write numpyro.deterministic"),
     (nothing_latent, (Y,), r"model 'nothing_latent' has no latent site"),

@@ -103,9 +103,14 @@ def test_help_states_the_exit_codes(args):
     assert all(code in cli.EXIT_CODES for code in ("0", "1", "2", "3", "130"))
 
 
-def test_help_of_fit_names_the_registered_families():
-    said = ritz_command("fit", "--help").stdout
-    assert all(name in said for name in ritz.family.registered())
+@pytest.mark.parametrize("part", ["families", "solvers"])
+def test_registered_parts_are_listed(part):
+    listed = ritz_command(part).stdout.splitlines()
+    parts = ritz.family if part == "families" else ritz.solver
+    assert [line.split()[0] for line in listed[1:]] == list(parts.registered())
+    for line, known in zip(listed[1:], parts.registered().values(), strict=True):
+        assert line.endswith(known.description)
+    assert f"ritz {part}" in ritz_command("fit", "--help").stdout
 
 
 @pytest.mark.parametrize(

@@ -61,15 +61,27 @@ def test_examples_in_docstrings(name):
     assert results.failed == 0
 
 
-def test_tables_of_parts_are_those_of_the_registries():
-    page = (ROOT / "docs" / "objectives.md").read_text()
-    for name, part in ritz.objective.registered().items():
-        assert f"| `{name}` | {part.description} |\n" in page, name
-    for name, part in ritz.estimator.registered().items():
-        how = part.example()
-        biased = " biased " if how.biased else " "
-        row = f"| `{name}` | {part.description} | {how.cost} |{biased}|\n"
-        assert row in page, row
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    return importlib.import_module("docs_tables")
+
+
+def test_tables_of_parts_are_written_from_the_registries(tables):
+    for path in tables.PAGES:
+        assert tables.written(path.read_text()) == path.read_text(), "run tools/docs_tables.py"
+
+
+def test_what_is_registered_comes_into_the_tables(tables, monkeypatch):
+    base = importlib.import_module("ritz.estimator._base")
+    monkeypatch.setattr(base, "_REGISTRY", dict(ritz.estimator.registered()))
+    ritz.estimator.register("mine", lambda: ritz.estimator.score(draws=5), "all of mine")
+    page = tables.written("a\n<!-- estimators -->\nold\n<!-- end of estimators -->\nb\n")
+    assert page.startswith("a\n<!-- estimators -->\n| estimator | for |")
+    assert page.endswith("|\n<!-- end of estimators -->\nb\n")
+    assert "\n| `mine` | all of mine | log q | K | |\n" in page
+    assert tables.written(page) == page
+    assert "old" not in page
 
 
 def test_public_names_have_docstrings():

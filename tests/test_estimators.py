@@ -17,6 +17,7 @@ import pytest
 from ritz import RitzError
 from ritz.estimator import (
     Antithetic,
+    DoublyReparameterised,
     GaussHermite,
     GumbelSoftmax,
     Implicit,
@@ -35,6 +36,8 @@ from ritz.estimator import (
     gumbel_softmax,
     implicit,
     kernel_control_variates,
+    langevin_kernel,
+    likeliest_kernel,
     measure_valued,
     pathwise,
     quasi_monte_carlo,
@@ -43,10 +46,11 @@ from ritz.estimator import (
     relax,
     straight_through,
     unscented,
+    vector_control_variates,
 )
 from ritz.estimator._implicit import moved
 from ritz.family import FullRank, MeanField
-from ritz.objective import expectation, sample
+from ritz.objective import expectation, of_log_weights, sample, sample_and_log_prob
 
 DRAWS = 20_000
 THETA = jnp.array([0.4, -0.3])
@@ -207,25 +211,103 @@ class Reversed(MeasureValued):
 
 @pytest.mark.parametrize("law", ["poisson", "normal"])
 def test_measure_valued(law):
-    right(law, measure_valued(), ALL if law == "poisson" else ("single", "apart"))
+    right(law, measure_valued())
 
 
 @pytest.mark.parametrize("law", ["bernoulli of probs", "categorical", "exponential", "gamma"])
-def test_measure_valued_of_one_choice(law):
-    right(law, measure_valued(), ("single",))
+def test_measure_valued_of_other_choices(law):
+    right(law, measure_valued(), ("single", "mixed"))
+
+
+class Alone(MeasureValued):
+    """Wrong: only the element itself takes its other values, as if f kept elements apart."""
+
+    coordinatewise = False
 
 
 def test_measure_valued_reversed():
-    wrong("normal", Reversed())
+    wrong("normal", Reversed(), ("single", "mixed"))
     wrong("poisson", Reversed())
+    wrong("poisson", Alone(), ("mixed",))
 
 
-@pytest.mark.parametrize(
-    "q", [dist.Beta(2.0, 3.0), dist.Normal(jnp.zeros(3), 1.0).to_event(1)], ids=["beta", "event"]
-)
-def test_measure_valued_refuses(q):
-    with pytest.raises(RitzError, match=r"MeasureValued cannot .* use .*pathwise\(\)"):
-        measure_valued().check(q)
+class EveryCombination(MeasureValued):
+    coordinatewise = False
+    factorised = True
+
+
+@pytest.mark.parametrize("law", ["bernoulli", "categorical", "normal", "gamma"])
+def test_one_at_a_time_is_every_combination(law):
+    """The weights of all other combinations are zero, and so are their derivatives."""
+    got, wanted = (once(program(law, "mixed", how())) for how in (MeasureValued, EveryCombination))
+    np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=1e-6)
+
+
+def binary(n):
+    """A program that mixes n coins, and its values and masses at every outcome."""
+    weights = jnp.sin(jnp.arange(n) + 1.0)
+    f = lambda x: jnp.tanh(x @ weights) + 0.1 * (x.sum(-1) - 2.0) ** 2
+    outcomes = jnp.array(list(itertools.product([0.0, 1.0], repeat=n)))
+    return f, outcomes
+
+
+@pytest.mark.parametrize("event", [False, True])
+def test_variance_of_mixed_coins(event):
+    """That of partial differences at the others' draw: enumerated; below the score function's."""
+    f, outcomes = binary(6)
+    t = jnp.linspace(-0.8, 0.6, 6)
+    p = jax.nn.sigmoid(t)
+    mass = jnp.prod(jnp.where(outcomes == 1.0, p, 1 - p), axis=1)
+    slope = p * (1 - p)
+    ends = lambda v: jax.vmap(lambda i: f(outcomes.at[:, i].set(v)), out_axes=1)(jnp.arange(6))
+    each = slope * (ends(1.0) - ends(0.0))
+    scores = f(outcomes)[:, None] * (outcomes - p)
+    moments = lambda g: (mass @ g, mass @ g**2 - (mass @ g) ** 2)
+    mean, variance = moments(each)
+    assert (variance < 0.5 * moments(scores)[1]).all()
+
+    def run(t):
+        q = dist.Bernoulli(logits=t)
+        return f(sample(q.to_event(1) if event else q, measure_valued()))
+
+    grads = compiled(jax.vmap(lambda key: expectation(run).grad(key, t)))
+    found = np.asarray(grads(jax.random.split(jax.random.key(0), DRAWS)), np.float64)
+    assert np.abs((found.mean(0) - mean) / found.std(0) * DRAWS**0.5).max() < SIGMA
+    squares = (found - np.asarray(mean)) ** 2
+    z = (squares.mean(0) - variance) / squares.std(0) * DRAWS**0.5
+    assert np.abs(z).max() < SIGMA
+
+
+@pytest.mark.parametrize("family", [False, True])
+def test_many_mixed_normals(family):
+    """A square of a sum of 200, with one evaluation for each value that a parameter needs."""
+    n = 200
+    c = jnp.cos(jnp.arange(n))
+
+    def run(t):
+        loc, log_scale = t[0] * jnp.ones(n), t[1] * jnp.ones(n)
+        q = MeanField(loc, log_scale) if family else dist.Normal(loc, jnp.exp(log_scale))
+        return (sample(q, measure_valued()) @ c) ** 2 / n
+
+    wanted = lambda t: ((t[0] * c.sum()) ** 2 + jnp.exp(2 * t[1]) * (c**2).sum()) / n
+    t = jnp.array([0.2, -0.3])
+    exact = np.append(*compiled(jax.value_and_grad(wanted))(t))
+    one = lambda key: jnp.append(*expectation(run).value_and_grad(key, t))
+    keys = jax.random.split(jax.random.key(0), 500)
+    z = _z(np.asarray(compiled(lambda k: jax.lax.map(one, k))(keys), np.float64) - exact)
+    assert np.abs(z).max() < SIGMA
+
+
+def test_too_many_mixed_elements():
+    run = lambda t: jnp.exp(sample(dist.Normal(t * jnp.ones(2000), 1.0), measure_valued()).mean())
+    with pytest.raises(RitzError, match=r"mixes 2000 elements.* 6,001 in all.* use score\(\)"):
+        expectation(run).value(jax.random.key(0), 0.3)
+
+
+def test_measure_valued_refuses():
+    for q in (dist.Beta(2.0, 3.0), FullRank(jnp.zeros(2), jnp.zeros(2), jnp.zeros((2, 2)))):
+        with pytest.raises(RitzError, match=r"MeasureValued cannot .* use .*pathwise\(\)"):
+            measure_valued().check(q)
 
 
 # -- relaxations ----------------------------------------------------------------------------------
@@ -765,6 +847,92 @@ def test_kernel_control_variates():
     wrong("normal", NotStein(8, None, 1e-4))
 
 
+def related(tasks=2, m=12, seed=0):
+    """Points of Gaussian targets of several widths, with the scores there."""
+    variances = 1.0 + 0.5 * np.arange(tasks)
+    x = np.random.default_rng(seed).normal(size=(tasks, m, 2)) * variances[:, None, None] ** 0.5
+    return x, -x / variances[:, None, None]
+
+
+def wrong_scores(scores):
+    """Wrong: the first target's score for all tasks."""
+    return scores * np.array([1.0, 1.5])[:, None, None]
+
+
+def test_vector_control_variates_are_exact_in_their_span():
+    """Integrands that are constants plus kernels at the points: what is left is the constants."""
+    x, scores = related()
+    constants, length = np.array([2.0, -1.0]), 1.3
+    beta = np.random.default_rng(1).normal(size=(2, 12))
+    beta -= beta.mean(1, keepdims=True)  # what is orthogonal to constants
+    with jax.enable_x64(True):
+        own = [langevin_kernel(x[t], x[t], scores[t], scores[t], length) @ beta[t] for t in (0, 1)]
+        y = constants[:, None] + np.stack(own)
+        off = lambda scores: np.abs(
+            vector_control_variates(y, x, scores, length=length, ridge=1e-10, coupled=False).mean
+            - constants
+        )
+        assert off(scores).max() < 1e-6
+        assert off(wrong_scores(scores)).max() > 0.05
+
+
+def test_control_variates_have_mean_zero():
+    """Under the task's own target, whatever they are fitted to; not with another's score."""
+    x, scores = related(m=20)
+    y = np.stack([np.cos(x[0].sum(1)), 2.0 * np.cos(x[1].sum(1)) + x[1, :, 0]])
+    fresh = np.random.default_rng(5).normal(size=(40_000, 2)) * 1.5**0.5
+
+    def z(score, at):
+        fitted = vector_control_variates(y, x, score, length=1.5, ridge=0.1)
+        value = np.asarray(fitted.control(1, jnp.asarray(fresh), jnp.asarray(at)), np.float64)
+        return abs(value.mean() / value.std() * len(value) ** 0.5)
+
+    assert z(scores, -fresh / 1.5) < 4.0
+    assert z(wrong_scores(scores), -fresh) > 4.0
+
+
+def test_tasks_with_points_in_common_gain_nothing():
+    x, scores = related(1, 15)
+    both = lambda a: np.concatenate([a, a])
+    y = np.stack([np.sin(x[0].sum(1)), np.sin(x[0].sum(1)) ** 2 + x[0, :, 0]])
+    with jax.enable_x64(True):
+        fit = lambda coupled: vector_control_variates(
+            y, both(x), both(scores), length=1.5, ridge=1e-9, coupled=coupled
+        )
+        joint, alone = fit(True), fit(False)
+        np.testing.assert_allclose(joint.mean, alone.mean, rtol=1e-3)
+        np.testing.assert_allclose(np.linalg.norm(joint.coupling), 2.0**0.5, rtol=1e-5)
+        assert abs(joint.coupling[0, 1]) > 0.01
+
+
+def test_joining_helps_related_tasks():
+    """Each has its own points, 15 of them; the integrals are known."""
+    wave = np.exp(-0.5 * 2.25 * 2 * np.array([1.0, 1.5]))  # the mean of cos(1.5 (x1 + x2))
+    truth = np.array([wave[0], 2.0 * wave[1]])
+
+    def errors(seed, coupled):
+        x, scores = related(2, 15, seed)
+        f = np.cos(1.5 * x.sum(-1))
+        y = np.stack([f[0], 2.0 * f[1]])
+        length, ridge = likeliest_kernel(y, x, scores, (0.7, 1.0, 1.4), (0.1, 1.0))
+        found = vector_control_variates(y, x, scores, length=length, ridge=ridge, coupled=coupled)
+        return np.asarray(found.mean) - truth, y.mean(1) - truth
+
+    seeds = range(40)
+    joint = np.array([errors(s, True)[0] for s in seeds])
+    alone, plain = map(np.array, zip(*[errors(s, False) for s in seeds], strict=True))
+    square = lambda e: ((e / truth.std()) ** 2).mean()
+    assert square(joint) < 0.9 * square(alone) < 0.5 * square(plain)
+
+
+def test_vector_control_variates_refuse():
+    x, scores = related()
+    with pytest.raises(RitzError, match=r"values of shape \(12,\), points of \(2, 12, 2\)"):
+        vector_control_variates(np.ones(12), x, scores, length=1.0, ridge=0.1)
+    with pytest.raises(RitzError, match=r"ridge=0.0 arrived, expected a positive number"):
+        vector_control_variates(np.ones((2, 12)), x, scores, length=1.0, ridge=0.0)
+
+
 # -- doubly reparameterised -----------------------------------------------------------------------
 
 
@@ -780,38 +948,33 @@ def posterior(theta):
     return lambda x: dist.StudentT(4.0, theta, 1.3).log_prob(x) + 0.3 * jnp.sin(x)
 
 
+def gaussian(t):
+    return dist.Normal(t[0], jnp.exp(t[1]))
+
+
 def bound_gradients(bound, how, draws=DRAWS):
     """In q's two parameters and p's one, for every key."""
-
-    def value(t, key):
-        q = dist.Normal(t[0], jnp.exp(t[1]))
-        return how(bound, posterior(t[2]), q, jax.random.split(key, 4))
-
+    run = lambda t: of_log_weights(bound, posterior(t[2]), gaussian(t), 4, how)
     keys = jax.random.split(jax.random.key(0), draws)
     t = jnp.array([0.4, -0.3, 0.7])
-    return np.asarray(compiled(jax.vmap(lambda k: jax.grad(value)(t, k)))(keys), np.float64)
+    grads = compiled(jax.vmap(lambda k: expectation(run).grad(k, t)))(keys)
+    return np.asarray(grads, np.float64)
 
 
-def plain(bound, log_p, q, keys):
-    """The pathwise gradient."""
-    x = jax.vmap(q.sample)(keys)
-    return bound(jax.vmap(log_p)(x) - q.log_prob(x))
-
-
-def detached_only(bound, log_p, q, keys):
+class WithoutSecond(DoublyReparameterised):
     """Wrong, except for the ELBO: q's score is dropped, and not accounted for."""
-    x = jax.vmap(q.sample)(keys)
-    fixed = jax.tree.map(jax.lax.stop_gradient, q)
-    return bound(jax.vmap(log_p)(x) - fixed.log_prob(x))
+
+    def coefficients(self, bound, lw):
+        return jax.grad(bound)(lw)
 
 
 @pytest.mark.parametrize("bound", [iwae, renyi, jnp.mean], ids=["iwae", "renyi", "elbo"])
 def test_doubly_reparameterised(bound):
     """Against the pathwise gradient of the same draws, which has the same mean."""
-    wanted = bound_gradients(bound, plain)
+    wanted = bound_gradients(bound, pathwise())
     z = lambda how: _z(bound_gradients(bound, how) - wanted)
-    assert np.abs(z(doubly_reparameterised)).max() < SIGMA
-    assert (np.abs(z(detached_only)).max() > SIGMA) == (bound is not jnp.mean)
+    assert np.abs(z(doubly_reparameterised())).max() < SIGMA
+    assert (np.abs(z(WithoutSecond())).max() > SIGMA) == (bound is not jnp.mean)
 
 
 def _z(x):
@@ -820,26 +983,40 @@ def _z(x):
 
 def test_doubly_reparameterised_weights_are_squared():
     """For the importance-weighted bound; equation 8 of the paper."""
-    keys = jax.random.split(jax.random.key(3), 5)
-    log_p = posterior(0.7)
+    x = jnp.array([0.3, -1.0, 0.8, 2.1, -0.4])
+    log_p, q = posterior(0.7), dist.Normal(0.2, 1.0)
+    slope = jax.vmap(jax.grad(lambda x: log_p(x) - q.log_prob(x)))(x)
+    w = jax.nn.softmax(jax.vmap(log_p)(x) - q.log_prob(x))
+    of_draws = lambda x: doubly_reparameterised().of_log_weights(iwae, log_p, q, x)
+    np.testing.assert_allclose(compiled(jax.grad(of_draws))(x), w**2 * slope, rtol=1e-4)
 
-    def squares(loc):
-        x = jax.vmap(dist.Normal(loc, 1.0).sample)(keys)
-        lw = lambda x: log_p(x) - dist.Normal(0.2, 1.0).log_prob(x)
-        w = jax.lax.stop_gradient(jax.nn.softmax(lw(x)))
-        return (w**2 * lw(x)).sum()
 
-    value = lambda loc: doubly_reparameterised(iwae, log_p, dist.Normal(loc, 1.0), keys)
-    got, wanted = compiled(lambda t: (jax.grad(value)(t), jax.grad(squares)(t)))(0.2)
-    np.testing.assert_allclose(got, wanted, rtol=1e-4)
+def test_signal_to_noise_does_not_fall_with_k():
+    """As it does for the pathwise gradient, by 1/sqrt(K) (Rainforth et al. 2018)."""
+    t = jnp.array([0.4, -0.1])
+
+    def ratio(how, k):
+        run = lambda t: of_log_weights(iwae, dist.Normal(0.7, 0.7).log_prob, gaussian(t), k, how)
+        keys = jax.random.split(jax.random.key(0), 2000)
+        g = np.asarray(compiled(jax.vmap(lambda key: expectation(run).grad(key, t)))(keys))
+        return np.abs(g.mean(0)) / g.std(0)
+
+    one, other = doubly_reparameterised(), pathwise()
+    assert (ratio(one, 64) > ratio(one, 4)).all()
+    assert (ratio(other, 64) < 0.6 * ratio(other, 4)).any()
+    assert (ratio(one, 64) > 3.0 * ratio(other, 64)).all()
 
 
 def test_doubly_reparameterised_refuses():
-    keys = jax.random.split(jax.random.key(0), 2)
-    with pytest.raises(RitzError, match="draws of Poisson are not differentiable"):
-        doubly_reparameterised(iwae, posterior(0.0), dist.Poisson(1.0), keys)
+    key, how = jax.random.key(0), doubly_reparameterised()
+    run = lambda q, log_p: expectation(lambda: of_log_weights(iwae, log_p, q, 2, how)).value(key)
+    with pytest.raises(RitzError, match=r"Poisson: its draws are not differentiable; use score"):
+        run(dist.Poisson(1.0), posterior(0.0))
     with pytest.raises(RitzError, match=r"log_p returned shape \(2,\), expected one number"):
-        doubly_reparameterised(iwae, lambda x: x * jnp.ones(2), dist.Normal(0.0, 1.0), keys)
+        run(dist.Normal(0.0, 1.0), lambda x: x * jnp.ones(2))
+    alone = lambda: sample_and_log_prob(dist.Normal(0.0, 1.0), how)[1]
+    with pytest.raises(RitzError, match=r"no choice alone; use pathwise\(\)"):
+        expectation(alone).value(key)
 
 
 def test_an_axis_of_categories_is_no_plate():

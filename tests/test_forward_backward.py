@@ -199,7 +199,7 @@ def test_bad_pairings():
         needs = frozenset()
 
     target, *_ = gaussian(0, 10)
-    with pytest.raises(ritz.RitzError, match="the family is MeanField; use family='full_rank'"):
+    with pytest.raises(ritz.RitzError, match="does not move a MeanField; use family='full_rank'"):
         ritz.fit(target, family="mean_field", solver=forward_backward(0.1), steps=1)
     solver = forward_backward(0.1)
     with pytest.raises(ritz.RitzError, match=r"the objective is Other; use .*negative_elbo\(\)"):

@@ -109,7 +109,7 @@ BAD = {
             solver=natural_gradient(),
             steps=1,
         ),
-        "moves a Gaussian, but the family is Product",
+        "does not move a Product",
     ),
 }
 

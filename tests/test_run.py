@@ -301,3 +301,36 @@ def test_progress_in_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     run(PROBLEM, adam(), 30, KEY)
     assert "steps" in capsys.readouterr().err
+
+
+class Halving(AbstractSolver):
+    """Halves a number until it is below a limit."""
+
+    limit: float
+
+    def init(self, problem, key):
+        return Halved(jnp.asarray(1.0))
+
+    def step(self, problem, state, key, batch=None):
+        value = state.params / 2
+        return Halved(value), {"loss": value, "converged": value < self.limit}
+
+
+class HostHalving(Halving):
+    jittable = False
+
+
+class Halved(NamedTuple):
+    params: jax.Array
+
+
+@pytest.mark.parametrize("halving", [Halving, HostHalving])
+@pytest.mark.parametrize(("limit", "steps"), [(0.3, 2), (1e-4, 14), (2.0, 1)])
+def test_a_solver_that_has_converged_ends_the_run(halving, limit, steps):
+    found = run(None, halving(limit), 100, jax.random.key(0))
+    assert (found.stop_reason, found.steps, found.ok) == ("converged", steps, True)
+    assert float(found.state.params) == 0.5**steps
+    assert list(found.history.columns) == ["loss"]
+    assert len(found.history) == steps
+    more = run(None, halving(0.0), 20, jax.random.key(0))
+    assert (more.stop_reason, more.steps) == ("steps", 20)

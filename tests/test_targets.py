@@ -933,11 +933,6 @@ def discrete():
     numpyro.sample("y", dist.Normal(z, 1.0), obs=0.0)
 
 
-def param():
-    w = numpyro.param("w", 1.0)
-    numpyro.sample("m", dist.Normal(w, 1.0))
-
-
 def delta():
     numpyro.sample("m", dist.Normal(0.0, 1.0))
     numpyro.sample("d", dist.Delta(1.0))
@@ -1004,7 +999,6 @@ def no_distribution(y):
 
 REFUSED = [
     (discrete, (), r"site 'z' is discrete \(Geometric.*\) and not observed; only finite supports"),
-    (param, (), r"site 'w' is a numpyro.param; give it a prior"),
     (delta, (), r"site 'd' has a Delta distribution; write numpyro.deterministic\('d'"),
     (sphere, (), r"site 'p' has support sphere, which has no map from the reals; reparam"),
     (improper_sphere, (), r"site 'p' has support sphere, which has no map from the reals"),

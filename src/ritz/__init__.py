@@ -9,10 +9,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ritz import data, diagnose, estimator, family, linalg, objective, plot, solver, target
+    from ritz import (
+        data,
+        diagnose,
+        estimator,
+        family,
+        linalg,
+        multiscale,
+        objective,
+        plot,
+        solver,
+        target,
+        wavelets,
+    )
     from ritz._compile import enable_compilation_cache
     from ritz._errors import RitzError
     from ritz._result import Estimate, Fit
+    from ritz.amortise import amortise
     from ritz.check import check
     from ritz.fit import fit
     from ritz.io import load
@@ -21,6 +34,7 @@ __all__ = [
     "Estimate",
     "Fit",
     "RitzError",
+    "amortise",
     "check",
     "data",
     "diagnose",
@@ -30,15 +44,18 @@ __all__ = [
     "fit",
     "linalg",
     "load",
+    "multiscale",
     "objective",
     "plot",
     "solver",
     "target",
+    "wavelets",
 ]
 _HOMES = {
     "Estimate": "_result",
     "Fit": "_result",
     "RitzError": "_errors",
+    "amortise": "amortise",
     "check": "check",
     "enable_compilation_cache": "_compile",
     "fit": "fit",

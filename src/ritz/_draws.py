@@ -35,16 +35,17 @@ def at_keys(one: Callable[..., Any], parts: Any, n: int, key: jax.Array, extra: 
     return at_rows(draw, parts, np.arange(n), (key, extra))
 
 
-def at_rows(one: Callable[..., Any], parts: Any, rows: np.ndarray, extra: Any) -> Any:
-    """`one(parts, row, extra)` for each row; as `at_keys`."""
+def at_rows(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
+    """`one(parts, row, extra)` for each row of an array, or of several; as `at_keys`."""
     program, pieces = None, []
-    for begin in range(0, len(rows), CHUNK):
-        some = rows[begin : begin + CHUNK]
-        # Always of one shape, so that one program serves any number of rows.
-        padded = jnp.asarray(np.resize(some, (CHUNK, *some.shape[1:])))
+    n = len(jax.tree.leaves(rows)[0])
+    # Always of one shape, so that one program serves any number of rows.
+    pad = lambda some: jnp.asarray(np.resize(some, (CHUNK, *some.shape[1:])))
+    for begin in range(0, n, CHUNK):
+        padded = jax.tree.map(lambda v, begin=begin: pad(v[begin : begin + CHUNK]), rows)
         program = _mapped(one, parts, padded, extra) if program is None else program
         pieces.append(jax.tree.map(np.asarray, program(parts, padded, extra)))
-    return jax.tree.map(lambda *v: np.concatenate(v)[: len(rows)], *pieces)
+    return jax.tree.map(lambda *v: np.concatenate(v)[:n], *pieces)
 
 
 def _mapped(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:

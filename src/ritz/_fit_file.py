@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ritz._result import DRAWS
+from ritz._posterior import DRAWS
 from ritz.solver import History
 from ritz.target import Quantity, SavedTarget, Site, float_dtype
 
 # What a summary reads of `Fit.info`.
 _INFO = {"model": str, "family": str, "solver": str, "start": str, "steps": int}
 _INFO |= dict.fromkeys(("compile_seconds", "run_seconds", "total_seconds"), (int, float))
+_INFO |= {"evaluations": (int, float, type(None))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Parsed:
         message: the same in a line.
         family: the name under which its family is registered, if it is.
         kind: its family's class.
+        options: what its builder must be told.
         leaves: its family's arrays.
+        correction: of its draws, if any.
     """
 
     target: SavedTarget
@@ -42,7 +45,9 @@ class Parsed:
     message: str
     family: str | None
     kind: str
+    options: dict[str, Any]
     leaves: list[np.ndarray]
+    correction: str | None
 
 
 def parse(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Parsed:
@@ -58,15 +63,17 @@ def parse(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Parsed:
     Raises:
         Exception: of any kind, where something is missing or of another kind, shape or size.
     """
-    saved = _saved_target(meta)
+    saved = _saved_target(meta, arrays)
     key = jax.random.wrap_key_data(jnp.asarray(arrays["key"]), impl=_text(meta["key"]))
     _need(key.shape == (), "it has several keys")
     info, name = dict(meta["info"]), meta["family"]["name"]
     for item, kind in _INFO.items():
         _need(isinstance(info[item], kind), f"{item} is {info[item]!r:.40}")
+    correction = meta.get("correction")
+    _need(correction in (None, "importance"), f"its correction is {correction!r:.40}")
     return Parsed(
         target=saved,
-        stored=_stored(arrays, saved),
+        stored=_stored(arrays, saved, correction is not None),
         history=_history(meta, arrays),
         key=key,
         info=info,
@@ -74,11 +81,29 @@ def parse(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Parsed:
         message=_text(meta["message"]),
         family=None if name is None else _text(name),
         kind=_text(meta["family"]["kind"]),
+        options=_options(meta["family"]["options"]),
         leaves=[arrays[f"family/{i}"] for i in range(sum(k[:7] == "family/" for k in arrays))],
+        correction=correction,
     )
 
 
-def _saved_target(meta: dict[str, Any]) -> SavedTarget:
+def _options(options: Any) -> dict[str, Any]:
+    """Of a family's builder: words, truth values and numbers of a size that a builder can bear.
+
+    Also lists of pairs of indices, whose length is that of the file.
+    """
+    whole = lambda i, most: type(i) is int and i in range(most)
+    for name, value in options.items():
+        fine = isinstance(value, str | bool | float) or whole(value, 1 << 12)
+        fine |= isinstance(value, list) and all(
+            isinstance(pair, list) and len(pair) == 2 and all(whole(i, 1 << 31) for i in pair)
+            for pair in value
+        )
+        _need(isinstance(name, str) and fine, f"the family's {name} is {value!r:.40}")
+    return dict(options)
+
+
+def _saved_target(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedTarget:
     """The sites, which must tile the vector and differ in name."""
     sites = tuple(_site(entry) for entry in meta["sites"])
     observed = tuple(_quantity(entry) for entry in meta["observed"])
@@ -86,7 +111,12 @@ def _saved_target(meta: dict[str, Any]) -> SavedTarget:
     _need(sites and [0, *(s.stop for s in sites)][:-1] == [s.start for s in sites], "sites overlap")
     names = [quantity.name for quantity in (*sites, *observed, *deterministic)]
     _need(len(set(names)) == len(names), "two sites share a name")
-    return SavedTarget(sites=sites, observed=observed, deterministic=deterministic)
+    values = {name[8:]: v for name, v in arrays.items() if name[:8] == "trained/"}
+    theta = tuple(arrays[f"theta/{i}"] for i in range(sum(k[:6] == "theta/" for k in arrays)))
+    for v in (*theta, *values.values()):
+        _need(v.dtype.kind == "f" and np.isfinite(v).all(), "a trained parameter is no number")
+    theta, values = jax.tree.map(jnp.asarray, (theta, values))
+    return SavedTarget(sites, observed, deterministic, theta, values)
 
 
 def _site(entry: Any) -> Site:
@@ -102,7 +132,7 @@ def _quantity(entry: Any) -> Quantity:
     return Quantity(_text(entry["name"]), shape, dims)
 
 
-def _stored(arrays: dict[str, np.ndarray], saved: SavedTarget) -> dict[str, Any]:
+def _stored(arrays: dict[str, np.ndarray], saved: SavedTarget, corrected: bool) -> dict[str, Any]:
     """The stored draws, which must have the shapes of the sites and of their transforms."""
     shapes = {f"draws/{q.name}": q.shape for q in (*saved.sites, *saved.deterministic)}
     shapes["x"] = (saved.dim,)
@@ -110,7 +140,8 @@ def _stored(arrays: dict[str, np.ndarray], saved: SavedTarget) -> dict[str, Any]
     floats = {"x", "log_weights", *(f"draws/{s.name}" for s in saved.sites if s.values is None)}
     for name, shape in shapes.items():
         array = arrays[name]
-        _need(array.shape == (DRAWS, *shape), f"{name} has shape {array.shape}")
+        n = len(array) if corrected and name == "log_weights" and array.ndim else DRAWS
+        _need(array.shape == (n, *shape) and n >= DRAWS, f"{name} has shape {array.shape}")
         _need(array.dtype.kind in ("f" if name in floats else "biufc"), f"{name} is {array.dtype}")
     if saved.has_transforms:
         x = jax.ShapeDtypeStruct((saved.dim,), float_dtype())

@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ritz.family import AbstractFamily, lacking
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -26,13 +28,22 @@ def only_if(able: Callable[[Any], bool], reason: str) -> Callable[[F], F]:
     return lambda method: OnlyIf(able, reason, method)  # pyright: ignore
 
 
+def weighs(q: AbstractFamily) -> bool:
+    """Whether draws of q come with importance weights."""
+    return not lacking({"sample_and_log_prob"}, q.capabilities)
+
+
 density = only_if(
-    lambda fit: "log_prob" in fit.q.capabilities and fit.target.has_transforms,
-    "its family has no log_prob, or its transforms are not known without the model",
+    lambda fit: (
+        "log_prob" in fit.q.capabilities and fit.target.has_transforms and fit.correction is None
+    ),
+    "its family has no log_prob, its transforms are not known without the model, or its draws are "
+    "corrected by importance weights (fit.q has the density before)",
 )
 weights = only_if(
-    lambda fit: "log_prob" in fit.q.capabilities and fit.target.has_full_density,
-    "it needs a family with log_prob and a target whose density can be evaluated on all data",
+    lambda fit: weighs(fit.q) and fit.target.has_full_density,
+    "it needs a family with log_prob or sample_and_log_prob, and a target whose density can be "
+    "evaluated on all data",
 )
 model = only_if(
     lambda fit: bool(fit.target.observed) and fit.target.has_model,

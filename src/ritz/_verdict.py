@@ -22,6 +22,8 @@ def doubts(
     log_weights: np.ndarray | None,
     smoothed: PSIS | None,
     richer: str,
+    *,
+    corrected: bool = False,
 ) -> list[str]:
     """The reasons, a line each; none where nothing speaks against the fit.
 
@@ -32,6 +34,7 @@ def doubts(
         log_weights: of the draws; None where they cannot be had.
         smoothed: `psis` of them.
         richer: what to suggest instead of the family used; empty where there is nothing.
+        corrected: whether x are draws that importance weights have corrected already.
 
     Returns:
         the lines.
@@ -40,7 +43,9 @@ def doubts(
     if log_weights is None or smoothed is None:
         return [*out, "k-hat cannot be computed here, so the fit's accuracy is unchecked"]
     instead = f"family={richer!r}, or " if richer else ""
-    if smoothed.khat > smoothed.threshold and not log_weights.std() <= NEARLY_EQUAL:
+    with np.errstate(invalid="ignore"):  # where a draw has no density
+        spread = log_weights.std()
+    if smoothed.khat > smoothed.threshold and not spread <= NEARLY_EQUAL:
         return [
             *out,
             f"k-hat {smoothed.khat:.2f} is above {smoothed.threshold:.2f}: q misses part of the "
@@ -48,7 +53,7 @@ def doubts(
             f"{instead}reparameterise the model",
         ]
     out += _probabilities.doubts(target, x)
-    if target.continuous_dim == 0:
+    if target.continuous_dim == 0 or corrected:
         return out
     shift = moment_shift(x[:, : target.continuous_dim], smoothed)
     mean, log_sd = np.abs(shift.mean), np.abs(shift.log_sd)

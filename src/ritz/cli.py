@@ -1,4 +1,4 @@
-"""The command line: `ritz fit`, `ritz summary`, `ritz targets`, `ritz doctor`.
+"""The command line: `ritz fit`, `summary`, `targets`, `families`, `solvers`, `doctor`, `papers`.
 
 Nothing heavy is imported until a command needs it.
 """
@@ -66,9 +66,14 @@ def fit(
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option(help="mean_field or full_rank; by default the latter up to 50 dimensions."),
+        typer.Option(help="A name from `ritz families`; by default full_rank up to 50 dimensions."),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 10_000,
+    solver: Annotated[
+        str | None, typer.Option(help="A name from `ritz solvers`; by default adam.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the solver, at most; by default its own.")
+    ] = None,
     lr: Annotated[float, typer.Option(help="Initial learning rate.")] = 0.02,
     draws: Annotated[int, typer.Option(help="Draws a step.")] = 4,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
@@ -86,7 +91,9 @@ def fit(
         check_place(out)
     _keep_programs()
     model, source = _model(target, data)
-    found = ritz.fit(model, source, family=family, steps=steps, lr=lr, draws=draws, seed=seed)
+    found = ritz.fit(
+        model, source, family=family, solver=solver, steps=steps, lr=lr, draws=draws, seed=seed
+    )
     if found.stop_reason == "interrupted":
         typer.echo(f"{found.message}; wait for its summary", err=True)
     try:
@@ -124,6 +131,37 @@ def targets(debug: Debug = False) -> None:
     width = max(map(len, names))
     for name, description in names.items():
         typer.echo(f"{name:<{width}}  {description}")
+
+
+@app.command(cls=Command, epilog=EXIT_CODES)
+def families(debug: Debug = False) -> None:
+    """List the families: what each can do, and how many parameters it has in d dimensions."""
+    from ritz.family import registered
+
+    rows = [("family", "parameters", "can", "is")]
+    for r in registered().values():
+        rows.append((r.name, r.parameters, ", ".join(sorted(r.capabilities)), r.description))
+    _print_table(rows)
+
+
+@app.command(cls=Command, epilog=EXIT_CODES)
+def solvers(debug: Debug = False) -> None:
+    """List the solvers: what each needs, which families it moves, and what it guarantees."""
+    from ritz.solver import registered
+
+    rows = [("solver", "needs", "moves", "ends at", "is")]
+    for r in registered().values():
+        made = r.build()
+        moves = ", ".join(made.families) or "any family"
+        needs = ", ".join(sorted(made.needs))
+        rows.append((r.name, needs, moves, made.guarantees, r.description))
+    _print_table(rows)
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(f"{v:<{w}}" for v, w in zip(row, widths, strict=True)).rstrip())
 
 
 @app.command(cls=Command, epilog=EXIT_CODES)

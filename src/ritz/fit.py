@@ -14,11 +14,12 @@ import numpy as np
 from ritz import _discrete
 from ritz import data as _data
 from ritz import family as _family
+from ritz import solver as _solvers
 from ritz._compile import spent
-from ritz._errors import RitzError, takes, whole_number
+from ritz._errors import RitzError, suggest, takes, whole_number
 from ritz._result import Fit
 from ritz.estimator import AbstractEstimator, default
-from ritz.objective import AbstractObjective, Problem, Program, negative_elbo
+from ritz.objective import AbstractObjective, Problem, Program, linearised_elbo, negative_elbo
 from ritz.solver import AbstractSolver, adam, optax_solver, run
 from ritz.target import (
     AbstractTarget,
@@ -39,7 +40,7 @@ def fit(
     estimator: Any = None,
     discrete: Any = None,
     solver: Any = None,
-    steps: Any = 10_000,
+    steps: Any = None,
     lr: Any = 0.02,
     draws: Any = 4,
     init: Any = None,
@@ -54,17 +55,19 @@ def fit(
     the negative ELBO :math:`\mathrm{KL}(q_\lambda\,\|\,p) - \log Z`.
 
     Args:
-        model: a NumPyro model, or a target from `ritz.target`.
+        model: a NumPyro model, or a target from `ritz.target`. Parameters of its own, such as a
+            model's `numpyro.param` sites, are trained along with the family.
         data: the model's arguments: a tuple (by position), a mapping (by name), a table (a
             DataFrame or the path of a file; columns are bound to arguments by name, and the
             summary says which to which), or
             `ritz.data.batches(...)`, to see some rows at a time. None where the target holds its
             own.
         family: a name from `ritz.family.registered()`, a function `(target, start)`, or a
-            family. By default "full_rank" up to 50 dimensions and "mean_field" above.
+            family. By default "full_rank" up to 50 dimensions and "mean_field" above, where the
+            solver moves it.
         objective: from `ritz.objective`, or a function `(q, target)` that calls
             `ritz.objective.sample` and returns the number to minimise; by default
-            `negative_elbo(draws)`.
+            `negative_elbo(draws)`, or `linearised_elbo(draws)` for implicit samplers.
         estimator: from `ritz.estimator`; by default `pathwise()` where the family's draws are
             differentiable. In an objective that is a function, it serves each choice from the
             family for which the function names none.
@@ -73,8 +76,11 @@ def fit(
             the Gumbel-softmax relaxation, for choices of 0 or 1; an estimator; or a mapping from
             sites to these. By default they are summed, and drawn where too many combinations
             would have to be. The summary says what was done.
-        solver: an Optax transformation or a `ritz.solver`; by default `adam(lr, steps)`.
-        steps: how many steps to make.
+        solver: a name from `ritz.solver.registered()`, an Optax transformation or a
+            `ritz.solver`; by default `adam(lr, steps)`, or
+            what the family names.
+        steps: how many steps to make, at most, where the solver knows when it has converged; by
+            default 10,000, or what the solver finds enough.
         lr: the learning rate of the default solver.
         draws: the draws a step of the default objective.
         init: where to start: values in the model's own parameters, by site name (others start
@@ -101,18 +107,23 @@ def fit(
     True
     """
     began, spent_before = time.perf_counter(), spent()
-    key = _key(seed)
+    key = as_key(seed)
     treatment, by_site = _discrete.split(discrete)
     target, batches, binding = _target(model, data, treatment)
+    target = _resumed(target, init)
     start_key, run_key, fit_key = jax.random.split(key, 3)
-    q, how = _start(target, family, init, start_key)
+    chosen = _solver(solver, lr, steps)
+    q, how = _start(target, family, chosen.families, init, start_key)
+    if solver is None and q.solver is not None:
+        solver, chosen = q.solver, _solver(q.solver, lr, steps)
+    steps = chosen.steps if steps is None else steps
+    q = chosen.prepare(q)
     problem = Problem(
         target,
         q,
-        _objective(objective, draws),
+        _objective(objective, draws, q),
         _estimator(estimator, q, target, by_site),
     )
-    chosen = _solver(solver, lr, steps)
     result = run(
         problem,
         chosen,
@@ -130,6 +141,7 @@ def fit(
         "solver": _solver_name(solver, chosen, lr),
         "start": how,
         "steps": result.steps,
+        "evaluations": chosen.evaluations(problem, result.state, result.steps),
         "compile_seconds": spent() - spent_before,
         "run_seconds": result.run_seconds,
         "total_seconds": time.perf_counter() - began,
@@ -140,9 +152,12 @@ def fit(
     tabular = isinstance(data, str | os.PathLike | _data.Table) or hasattr(data, "columns")
     if binding is not None and tabular:
         info["data"] = list(binding.report)
+    target = problem.target_at(result.state.params)
     lines = getattr(target, "lines", ())
     if lines:
         info["discrete"] = list(lines)
+    if problem.trains_target:
+        info["trained"] = [_shown(name, value) for name, value in target.trained.items()]
     return Fit(
         q=problem.family_at(result.state.params),
         target=target,
@@ -152,6 +167,7 @@ def fit(
         key=fit_key,
         info=info,
         binding=binding,
+        correction=chosen.correction,
     )
 
 
@@ -190,10 +206,31 @@ def _target(model: Any, data: Any, discrete: Any = None) -> tuple[AbstractTarget
     return from_numpyro(model, binding.args, binding.kwargs, discrete=discrete), None, binding
 
 
-def _start(target: Any, family: Any, init: Any, key: jax.Array) -> tuple[Any, str]:
+def _resumed(target: AbstractTarget, init: Any) -> AbstractTarget:
+    """The target with the parameters of its own that an earlier fit has found."""
+    if not isinstance(init, Fit):
+        return target
+    form = lambda target: [(name, value.shape) for name, value in target.trained.items()]
+    if target.params is None or form(init.target) != form(target):
+        return target
+    treedef = jax.tree.structure(target.params)
+    return target.with_params(jax.tree.unflatten(treedef, jax.tree.leaves(init.target.params)))
+
+
+def _shown(name: str, value: jax.Array) -> str:
+    if value.size > 4:
+        return f"{name}: {value.size:,} numbers"
+    numbers = ", ".join(f"{v:.4g}" for v in np.asarray(value).ravel())
+    return f"{name} = {numbers if value.ndim == 0 else f'[{numbers}]'}"
+
+
+def _start(
+    target: Any, family: Any, moved: tuple[str, ...], init: Any, key: jax.Array
+) -> tuple[Any, str]:
     n = target.continuous_dim
     if family is None and n > 0:
         family = "full_rank" if n <= FULL_RANK_UP_TO else "mean_field"
+        family = family if not moved or family in moved else moved[0]
     if isinstance(init, Fit):
         if [(s.name, s.shape) for s in init.target.sites] != [
             (s.name, s.shape) for s in target.sites
@@ -202,8 +239,8 @@ def _start(target: Any, family: Any, init: Any, key: jax.Array) -> tuple[Any, st
                 f"init is a fit of other sites: it has {init.target.describe()}, the target has "
                 f"{target.describe()}"
             )
-        if type(init.q) is getattr(_family.registered().get(str(family)), "kind", None):
-            return init.q, "an earlier fit"
+        if isinstance(family, str) and _family.name_of(init.q) == family:
+            return init.q.for_target(target), "an earlier fit"
         x = jnp.asarray(init.unconstrained_mean())
         return _family.build(family, target, x), "an earlier fit's mean"
     x, how = _point(target, init, key)
@@ -239,20 +276,32 @@ def _estimator(given: Any, q: Any, target: Any, by_site: Callable[[str], Any]) -
 
 
 def _solver(solver: Any, lr: Any, steps: Any) -> AbstractSolver:
-    if solver is None:
-        return adam(lr, max(whole_number("steps", steps, 0), 1))
+    if solver is None or solver == "adam":
+        most = AbstractSolver.steps if steps is None else whole_number("steps", steps, 0)
+        return adam(lr, max(most, 1))
+    if isinstance(solver, str):
+        known = _solvers.registered()
+        if solver not in known:
+            raise RitzError(f"no solver {solver!r}; {suggest(solver, known)}")
+        return known[solver].build()
     return solver if isinstance(solver, AbstractSolver) else optax_solver(solver)
 
 
 def _solver_name(given: Any, chosen: AbstractSolver, lr: float) -> str:
-    return f"adam (lr {lr:g}, falling)" if given is None else type(chosen).__name__
+    if given is None or given == "adam":
+        return f"adam (lr {lr:g}, falling)"
+    return given if isinstance(given, str) else type(chosen).__name__
 
 
-def _objective(given: Any, draws: Any) -> AbstractObjective:
+def _objective(given: Any, draws: Any, q: Any) -> AbstractObjective:
     if callable(given) and not isinstance(given, AbstractObjective | type):
         takes("objective", given, ["q", "target"])
         return Program(given)
-    default = functools.partial(negative_elbo, draws)
+    if "linearised_entropy" in q.capabilities:
+        default = functools.partial(linearised_elbo, draws)
+    else:
+        entropy = "closed" if "entropy" in q.capabilities else "mc"
+        default = functools.partial(negative_elbo, draws, entropy)
     return _part("objective", given, AbstractObjective, "negative_elbo", default)
 
 
@@ -267,7 +316,12 @@ def _part(name: str, given: Any, kind: type, example: str, default: Callable[[],
     return given
 
 
-def _key(seed: Any) -> jax.Array:
+def as_key(seed: Any) -> jax.Array:
+    """A JAX key of an integer or a key.
+
+    Raises:
+        RitzError: for anything else.
+    """
     if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
         key = seed
     elif isinstance(seed, jax.Array) and seed.dtype == jnp.uint32 and seed.shape == (2,):

@@ -101,9 +101,11 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
 def _contents(fit: Fit) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What `fit.json` says, and the arrays."""
-    leaves = jax.tree.leaves(eqx.filter(fit.q, eqx.is_array))
+    leaves = jax.tree.leaves(eqx.filter(fit.q, eqx.is_array, is_leaf=_is_target))
     stored, summary, target = fit.stored(), fit.summary(), fit.target
     arrays = {f"family/{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    arrays |= {f"theta/{i}": np.asarray(v) for i, v in enumerate(jax.tree.leaves(target.params))}
+    arrays |= {f"trained/{name}": np.asarray(v) for name, v in target.trained.items()}
     arrays |= {f"draws/{name}": value for name, value in stored["values"].items()}
     arrays |= {k: stored[k] for k in ("x", "log_weights") if k in stored}
     arrays |= {f"history/{name}": value for name, value in fit.history.columns.items()}
@@ -113,8 +115,9 @@ def _contents(fit: Fit) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "info": fit.info,
         "stop_reason": fit.stop_reason,
         "message": fit.message,
+        "correction": fit.correction,
         "verdict": {"status": summary.verdict, "reasons": summary.reasons},
-        "family": {"name": _family.name_of(fit.q), "kind": type(fit.q).__name__},
+        "family": _family_of(fit.q),
         "key": str(jax.random.key_impl(fit.key)),
         "history_every": fit.history.every,
         "sites": [dataclasses.asdict(site) for site in target.sites],
@@ -122,6 +125,11 @@ def _contents(fit: Fit) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "deterministic": [dataclasses.asdict(quantity) for quantity in target.deterministic],
     }
     return meta, arrays
+
+
+def _family_of(q: Any) -> dict[str, Any]:
+    own = _family.continuous_part(q)
+    return {"name": _family.name_of(q), "kind": type(q).__name__, "options": own.options}
 
 
 def _plain(value: Any) -> Any:
@@ -187,7 +195,8 @@ def load(
         given = isinstance(model, AbstractTarget)
         target, _, binding = make_target(model, data, None if given else drawn or None)
         _check_same(path, found.target, target)
-    q = _load_family(path, found, family)
+        target = _load_trained(path, found, target)
+    q = _load_family(path, found, target, family)
     fit = Fit(
         q=q,
         target=target,
@@ -197,6 +206,7 @@ def load(
         key=found.key,
         info=found.info,
         binding=binding,
+        correction=found.correction,
     )
     fit.restore(found.stored)
     return fit
@@ -218,18 +228,42 @@ def _check_same(path: Path, saved: SavedTarget, target: Any) -> None:
             )
 
 
-def _load_family(path: Path, found: Parsed, given: Any) -> Any:
+def _load_trained(path: Path, found: Parsed, target: Any) -> Any:
+    """The target with the parameters of its own that were saved."""
+    old, treedef = jax.tree.flatten(target.params)
+    saved = found.target.theta
+    if [v.shape for v in old] != [v.shape for v in saved]:
+        raise RitzError(
+            f"the fit in {path} has trained {list(found.target.trained) or 'no'} parameters of "
+            f"shapes {[v.shape for v in saved]}, but the model has {list(target.trained)} of "
+            f"{[v.shape for v in old]}; give the model that was fitted"
+        )
+    if not old:
+        return target
+    new = [jnp.asarray(v, o.dtype) for v, o in zip(saved, old, strict=True)]
+    return target.with_params(jax.tree.unflatten(treedef, new))
+
+
+def _is_target(leaf: Any) -> bool:
+    """A family may hold a target, which is no part of its parameters."""
+    return isinstance(leaf, AbstractTarget)
+
+
+def _load_family(path: Path, found: Parsed, target: AbstractTarget, given: Any) -> Any:
     name, kind, new = found.family, found.kind, found.leaves
     if given is None and name not in _family.registered():
         raise RitzError(
             f"the family of {path} is {kind}, which is not registered; give ritz.load(path, "
             "family=...) an instance of the same structure, or register it"
         )
-    start = jnp.zeros(found.target.dim, float_dtype())
-    skeleton = _family.build(name if given is None else given, found.target, start)
+    start = jnp.zeros(target.dim, float_dtype())
+    if given is None:
+        builder = _family.registered()[str(name)].build
+        given = lambda target, start: builder(target, start, **found.options)
+    skeleton = _family.build(given, target, start)
     if type(skeleton).__name__ != kind:
         raise RitzError(f"the family of {path} is {kind}, but {type(skeleton).__name__} was given")
-    dynamic, static = eqx.partition(skeleton, eqx.is_array)
+    dynamic, static = eqx.partition(skeleton, eqx.is_array, is_leaf=_is_target)
     old, treedef = jax.tree.flatten(dynamic)
     if [(v.shape, v.dtype.kind) for v in new] != [(v.shape, v.dtype.kind) for v in old]:
         raise RitzError(

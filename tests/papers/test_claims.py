@@ -8,7 +8,10 @@ import pytest
 import ritz
 from ritz.papers import _experiment, _rows
 
-WRITTEN = [row.slug for row in _rows.rows() if row.file.is_file()]
+ROWS = [row for row in _rows.rows() if row.file.is_file()]
+WRITTEN = [row.slug for row in ROWS]
+# Short runs of the longer experiments cost as much as all the others together.
+SHORT = [pytest.param(r.slug, marks=[pytest.mark.slow] * (r.compute != "S")) for r in ROWS]
 
 
 def load(slug):
@@ -25,7 +28,7 @@ def run(paper, seeds, **how):
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("slug", WRITTEN)
+@pytest.mark.parametrize("slug", SHORT)
 def test_quick_run_and_picture(slug, tmp_path):
     paper = load(slug)
     result = run(paper, paper.SEEDS[:1], quick=True)

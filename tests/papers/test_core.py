@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ritz.estimator import langevin_kernel, vector_control_variates
 from ritz.papers.core import amortized_optimization as amortised
 from ritz.papers.core import bbvi_variance_bounds as bbvi
 from ritz.papers.core import fast_matrix_sqrt as paper
-from ritz.papers.core import vector_control_variates as vvcv
 
 
 def test_scalar_rule_has_the_right_root_and_a_wrong_gradient():
@@ -26,8 +26,8 @@ def test_stein_kernel_has_no_mean_under_the_target_of_its_score():
     weights = weights / weights.sum()
     with jax.enable_x64(True):
         x, y = jnp.asarray(1.5 * nodes[:, None]), jnp.array([[-0.3], [1.7]])
-        right = vvcv.stein_kernel(x, y, -x / 2.25, -y, 1.2)  # each point has a target of its own
-        wrong = vvcv.stein_kernel(x, y, -x, -y, 1.2)
+        right = langevin_kernel(x, y, -x / 2.25, -y, 1.2)  # each point has a target of its own
+        wrong = langevin_kernel(x, y, -x, -y, 1.2)
         np.testing.assert_allclose(weights @ np.asarray(right), 0.0, atol=1e-8)
         assert (np.abs(weights @ np.asarray(wrong)) > 0.05).all()
 
@@ -39,19 +39,20 @@ def test_stein_kernel_is_the_operator_applied_to_both_arguments():
         slope = jax.grad(k, 1)
         value = jnp.trace(jax.jacobian(slope)(x, y)) + a @ slope(x, y) + b @ jax.grad(k)(x, y)
         value += a @ b * k(x, y)
-        found = vvcv.stein_kernel(x[None], y[None], a[None], b[None], 0.7)
+        found = langevin_kernel(x[None], y[None], a[None], b[None], 0.7)
         assert float(found[0, 0]) == pytest.approx(float(value), rel=1e-10)
 
 
 def test_common_points_make_the_coupling_irrelevant_without_a_ridge():
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        x = jnp.asarray(np.tile(rng.normal(size=(6, 1)), (2, 1)))
-        kernel = vvcv.stein_kernel(x, x, -x, -x, 0.5)[None]
-        y = jnp.asarray(rng.normal(size=(1, 12)))
-        problem = vvcv.Coupled(jnp.eye(2)[None], kernel, y, jnp.array([1e-9]))
-        coupled = problem.regression(jnp.array([[[2.0, 0.8], [0.8, 1.0]]]))[0]
-        np.testing.assert_allclose(coupled, problem.regression(problem.params)[0], rtol=1e-3)
+        x = np.tile(rng.normal(size=(6, 1)), (2, 1, 1))
+        y = rng.normal(size=(2, 6))
+        means = [
+            vector_control_variates(y, x, -x, length=0.5, ridge=1e-9, coupled=coupled).mean
+            for coupled in (True, False)
+        ]
+        np.testing.assert_allclose(*means, rtol=1e-3)
 
 
 @pytest.mark.parametrize("cholesky", [False, True])

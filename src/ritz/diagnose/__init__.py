@@ -1,6 +1,16 @@
 """Measures of how good an approximation is."""
 
+from ritz.diagnose._linear_response import LinearResponse, linear_response
 from ritz.diagnose._psis import PSIS, MomentShift, moment_shift, psis
 from ritz.diagnose._unbiased import Unbiased, check_unbiased
 
-__all__ = ["PSIS", "MomentShift", "Unbiased", "check_unbiased", "moment_shift", "psis"]
+__all__ = [
+    "PSIS",
+    "LinearResponse",
+    "MomentShift",
+    "Unbiased",
+    "check_unbiased",
+    "linear_response",
+    "moment_shift",
+    "psis",
+]

@@ -62,6 +62,7 @@ def check_unbiased(
     exact: Any = None,
     draws: Any = 20_000,
     seed: int = 0,
+    comparisons: Any = 1,
 ) -> Unbiased:
     r"""Compare a program's estimated value and gradient with what they should be on average.
 
@@ -69,7 +70,8 @@ def check_unbiased(
     independent run in which every choice is estimated by its score function, with its plain log
     density: this is unbiased wherever log densities are right. A choice that an estimator relaxes
     has its hard values there, in relaxed form. The limit is four standard errors, corrected for
-    the number of entries.
+    the number of entries times `comparisons` (Bonferroni): where nothing is biased, all of them
+    pass but with the probability that one normal number is four standard errors off.
 
     Of a program with `ritz.objective.plug_in`, this tests the expectation at its own number of
     draws; the result's `bias` tells how that differs from the function of the expectations.
@@ -80,13 +82,14 @@ def check_unbiased(
         exact: a function of the same arguments that gives the expectation.
         draws: how many gradients are averaged.
         seed: of the draws.
+        comparisons: how many such calls are judged together.
 
     Returns:
         the comparison: true where nothing speaks against it, and a line of text when printed.
 
     Raises:
-        RitzError: for fewer than 100 draws, programs without a gradient, or an `exact` of other
-            arguments or of another form.
+        RitzError: for fewer than 100 draws or one comparison, programs without a gradient, or an
+            `exact` of other arguments or of another form.
 
     >>> import numpyro.distributions as dist
     >>> from ritz.objective import sample
@@ -96,6 +99,7 @@ def check_unbiased(
     True
     """
     whole_number("draws", draws, 100)
+    whole_number("comparisons", comparisons, 1)
     if not args:
         raise RitzError("check_unbiased: the program needs an argument to take a gradient in")
     if exact is not None:
@@ -117,7 +121,7 @@ def check_unbiased(
     se = np.sqrt(variance / draws) + rounding * np.maximum(np.abs(reference), 1e-3)
     from scipy import stats  # takes 0.3 s to import
 
-    limit = float(stats.norm.isf(stats.norm.sf(4.0) / len(se)))
+    limit = float(stats.norm.isf(stats.norm.sf(4.0) / (len(se) * comparisons)))
     z = (estimate - reference) / se
     bias = expectation(program).bias(*args)
     return Unbiased(z, limit, estimate, reference, se, int(draws), bias)

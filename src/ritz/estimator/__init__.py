@@ -11,10 +11,12 @@ from ritz.estimator._base import (
     stop,
 )
 from ritz.estimator._control_variates import KernelControlVariates, kernel_control_variates
+from ritz.estimator._coordinates import one_at_a_time, weights_one_at_a_time
 from ritz.estimator._default import default
-from ritz.estimator._doubly import doubly_reparameterised
+from ritz.estimator._doubly import DoublyReparameterised, doubly_reparameterised
 from ritz.estimator._enumerate import Enumerate, enumerate_support
 from ritz.estimator._implicit import Implicit, implicit
+from ritz.estimator._inner import Inner
 from ritz.estimator._measure_valued import MeasureValued, measure_valued
 from ritz.estimator._pathwise import Pathwise, StickingTheLanding, pathwise, sticking_the_landing
 from ritz.estimator._per_part import PerPart, per_part
@@ -25,15 +27,24 @@ from ritz.estimator._reference import reference
 from ritz.estimator._rejection import Rejection, rejection
 from ritz.estimator._relaxed import GumbelSoftmax, StraightThrough, gumbel_softmax, straight_through
 from ritz.estimator._score import LeaveOneOut, Score, running_mean, score
+from ritz.estimator._stratified import Stratified, stratified
+from ritz.estimator._vector_control_variates import (
+    VectorControlVariates,
+    langevin_kernel,
+    likeliest_kernel,
+    vector_control_variates,
+)
 
 __all__ = [
     "AbstractEstimator",
     "Antithetic",
+    "DoublyReparameterised",
     "Draw",
     "Enumerate",
     "GaussHermite",
     "GumbelSoftmax",
     "Implicit",
+    "Inner",
     "KernelControlVariates",
     "LeaveOneOut",
     "MeasureValued",
@@ -47,7 +58,9 @@ __all__ = [
     "Score",
     "StickingTheLanding",
     "StraightThrough",
+    "Stratified",
     "Unscented",
+    "VectorControlVariates",
     "antithetic",
     "default",
     "detached",
@@ -57,8 +70,11 @@ __all__ = [
     "gumbel_softmax",
     "implicit",
     "kernel_control_variates",
+    "langevin_kernel",
     "law",
+    "likeliest_kernel",
     "measure_valued",
+    "one_at_a_time",
     "pathwise",
     "per_part",
     "quasi_monte_carlo",
@@ -73,5 +89,8 @@ __all__ = [
     "sticking_the_landing",
     "stop",
     "straight_through",
+    "stratified",
     "unscented",
+    "vector_control_variates",
+    "weights_one_at_a_time",
 ]

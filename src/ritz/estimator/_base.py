@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from ritz.estimator import law
+from ritz.family import AbstractFamily
 
 
 class Draw(NamedTuple):
@@ -36,23 +37,38 @@ class AbstractEstimator(eqx.Module):
 
     Attributes:
         biased: whether the mean of the estimated gradient differs from the gradient.
+        needs: "log_prob" where it uses the log density of q, which a family must then declare;
+            "slope" where it differentiates f along the choice.
         cost: evaluations of f for a choice, in words.
         combines: whether `combine` does anything.
         stacked: whether `draw` gives several values along a first axis.
         factorised: whether its weights multiply over independent elements, so that elements
             which f mixes need every combination.
+        coordinatewise: whether the first of its values is a draw, with weight 1 plus something,
+            and the others' weights sum to the opposite of that, so that elements which f mixes are
+            changed one at a time.
         fixed: whether its values do not depend on q's parameters.
+        pairs: whether a draw and its log density may be taken from one pass of the family. A
+            subclass must say so again, as its `draw` may look into the family.
         detaches: whether `log_prob` holds q's parameters fixed, which only a loss that is linear
             in log q allows.
     """
 
     biased: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
     cost: ClassVar[str] = "1"
     combines: ClassVar[bool] = True
     stacked: ClassVar[bool] = False
     factorised: ClassVar[bool] = False
+    coordinatewise: ClassVar[bool] = False
     fixed: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
     detaches: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "pairs" not in vars(cls):
+            cls.pairs = False
 
     @property
     def ratio(self) -> bool:
@@ -62,8 +78,15 @@ class AbstractEstimator(eqx.Module):
         """
         return False
 
+    def evaluations(self, q: Any) -> int | None:
+        """How often f is evaluated for a choice from q, where it is known."""
+        return 1 if self.cost == "1" else None
+
     def check(self, q: Any) -> None:
         """Raise a RitzError, which names an estimator that serves, if this one cannot serve q."""
+        lacking = isinstance(q, AbstractFamily) and "log_prob" not in q.capabilities
+        if lacking and "log_prob" in self.needs:
+            raise law.refuse(self, q, "it has no log_prob", "pathwise()")
 
     def value(self, q: Any) -> Any:
         """Shape and dtype of one value."""

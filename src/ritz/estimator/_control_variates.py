@@ -17,6 +17,7 @@ from ritz.estimator._gaussian import needs_gaussian, pushed
 class KernelControlVariates(AbstractEstimator):
     """See `kernel_control_variates`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"slope"})
     stacked: ClassVar[bool] = True
     cost: ClassVar[str] = "K"
     draws: int = eqx.field(static=True)

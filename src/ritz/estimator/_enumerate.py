@@ -12,12 +12,14 @@ from ritz.estimator._base import AbstractEstimator, Draw, register
 class Enumerate(AbstractEstimator):
     """See `enumerate_support`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"log_prob"})
     stacked: ClassVar[bool] = True
     factorised: ClassVar[bool] = True
     fixed: ClassVar[bool] = True
     cost: ClassVar[str] = "size of the support"
 
     def check(self, q: Any) -> None:
+        super().check(q)
         if not law.is_finite(q):
             instead = "pathwise()" if law.is_reparameterised(q) else "score()"
             raise law.refuse(self, q, "its support is not finite", instead)

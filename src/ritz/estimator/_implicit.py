@@ -19,6 +19,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 class Implicit(AbstractEstimator):
     """See `implicit`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"slope"})
     combines: ClassVar[bool] = False
 
     def check(self, q: Any) -> None:
@@ -104,8 +105,4 @@ def implicit() -> Implicit:
     return Implicit()
 
 
-register(
-    "implicit",
-    implicit,
-    "one dimension with a cdf: mixtures, von Mises",
-)
+register("implicit", implicit, "one dimension with a cdf: mixtures, von Mises")

@@ -11,9 +11,12 @@ from ritz.estimator._base import AbstractEstimator, Draw, register, stop
 class Pathwise(AbstractEstimator):
     """See `pathwise`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"slope"})
     combines: ClassVar[bool] = False
+    pairs: ClassVar[bool] = True
 
     def check(self, q: Any) -> None:
+        super().check(q)
         if not law.is_reparameterised(q):
             instead = "enumerate_support() or score()" if law.is_finite(q) else "score()"
             raise law.refuse(self, q, "its draws are not differentiable", instead)
@@ -25,6 +28,7 @@ class Pathwise(AbstractEstimator):
 class StickingTheLanding(Pathwise):
     """See `sticking_the_landing`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"slope", "log_prob"})
     detaches: ClassVar[bool] = True
 
     def log_prob(self, q: Any, x: Any) -> Array:
@@ -62,5 +66,7 @@ def sticking_the_landing() -> StickingTheLanding:
 
 register("pathwise", pathwise, "draws that are differentiable")
 register(
-    "sticking_the_landing", sticking_the_landing, "the same, where the loss is linear in log q"
+    "sticking_the_landing",
+    sticking_the_landing,
+    "draws that are differentiable, where the loss is linear in log q",
 )

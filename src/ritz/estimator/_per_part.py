@@ -21,6 +21,10 @@ class PerPart(AbstractEstimator):
         return any(part.biased for part in self.parts)
 
     @property
+    def needs(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return frozenset().union(*(part.needs for part in self.parts))
+
+    @property
     def cost(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         return " times ".join(part.cost for part in self.parts)
 

@@ -19,6 +19,7 @@ class Quadrature(AbstractEstimator):
     """Weighted values, of which elements that f mixes take every combination."""
 
     biased: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"slope"})
     stacked: ClassVar[bool] = True
     factorised: ClassVar[bool] = True
 

@@ -32,6 +32,7 @@ SYMMETRIC = (
 class _Mean(AbstractEstimator):
     """The mean over joint draws, of which each alone has the right distribution."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"slope"})
     stacked: ClassVar[bool] = True
     cost: ClassVar[str] = "K"
     draws: int = eqx.field(static=True)

@@ -17,6 +17,7 @@ from ritz.estimator._relaxed import AbstractRelaxation, hard, noisy, positive, r
 class Rebar(AbstractRelaxation):
     """See `rebar`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"slope"})
     stacked: ClassVar[bool] = True
     cost: ClassVar[str] = "3"
     temperature: Float[Array, ""]

@@ -1,6 +1,6 @@
 """Reparameterisation through an acceptance-rejection sampler, for Gamma, Beta and Dirichlet."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from ritz.estimator._base import AbstractEstimator, Draw, detached, register
 class Rejection(AbstractEstimator):
     """See `rejection`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"slope"})
     shape_augmentation: int = eqx.field(static=True)
 
     def check(self, q: Any) -> None:

@@ -29,6 +29,7 @@ class GumbelSoftmax(AbstractRelaxation):
     """See `gumbel_softmax`."""
 
     biased: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"slope"})
     combines: ClassVar[bool] = False
     temperature: Float[Array, ""]
 
@@ -41,6 +42,7 @@ class StraightThrough(AbstractRelaxation):
     """See `straight_through`."""
 
     biased: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"slope"})
     combines: ClassVar[bool] = False
     temperature: Float[Array, ""] | None
 
@@ -121,9 +123,9 @@ def straight_through(temperature: float | Array | None = None) -> StraightThroug
 
     Without a temperature s is the vector of probabilities (for Bernoulli, the probability), which
     is exact where f is linear (Bengio, Léonard and Courville 2013, section 4.1). With one it is the
-    Gumbel-softmax relaxation whose limit is b (Jang, Gu and Poole 2017, section 2.2), whose bias
-    for a quadratic f of a binary choice vanishes with the temperature. The value is unbiased; it
-    is 0 or 1 for a Bernoulli choice, and one-hot for a Categorical one.
+    Gumbel-softmax relaxation whose limit is b (Jang, Gu and Poole 2017, section 2.2): for a binary
+    choice the gradient tends to the trapezoid rule for f(1) - f(0), exact where f is quadratic.
+    The value is unbiased; it is 0 or 1 for a Bernoulli choice, and one-hot for a Categorical one.
 
     Args:
         temperature: :math:`\tau`, or None.

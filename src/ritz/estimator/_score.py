@@ -10,21 +10,18 @@ from jaxtyping import Array, Float, Key
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import law
 from ritz.estimator._base import AbstractEstimator, Draw, detached, register
-from ritz.family import AbstractFamily
 
 
 class Score(AbstractEstimator):
     """See `score`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"log_prob"})
     baseline: Any = None
 
     @property
     def ratio(self) -> bool:
         """Whether there is no baseline, nor another `combine`: the likelihood ratio is all."""
         return self.baseline is None and type(self).combine is Score.combine
-
-    def check(self, q: Any) -> None:
-        _needs_log_prob(self, q)
 
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         x = jax.lax.stop_gradient(law.draw(q, key))
@@ -46,12 +43,10 @@ class Score(AbstractEstimator):
 class LeaveOneOut(AbstractEstimator):
     """See `score`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"log_prob"})
     stacked: ClassVar[bool] = True
     cost: ClassVar[str] = "K"
     draws: int = eqx.field(static=True)
-
-    def check(self, q: Any) -> None:
-        _needs_log_prob(self, q)
 
     def draw(self, q: Any, key: Key[Array, ""]) -> Draw:
         keys = jax.random.split(key, self.draws)
@@ -71,11 +66,6 @@ def _fitted(error: Array) -> Array:
 
 
 _fitted.defvjp(lambda error: (jnp.zeros_like(error), error), lambda error, g: (error * jnp.abs(g),))
-
-
-def _needs_log_prob(estimator: Any, q: Any) -> None:
-    if isinstance(q, AbstractFamily) and "log_prob" not in q.capabilities:
-        raise law.refuse(estimator, q, "it has no log_prob", "pathwise()")
 
 
 class Mean(eqx.Module):

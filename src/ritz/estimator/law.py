@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Key
 from numpyro.distributions.distribution import ExpandedDistribution
 
+from ritz import _log_mass
 from ritz._errors import RitzError
 from ritz.family import AbstractFamily, Finite, Product
 
@@ -60,7 +61,7 @@ def draw(q: Any, key: Key[Array, ""]) -> Array:
 
 def log_prob(q: Any, x: Any) -> Array:
     """Log density of a draw, one number for each independent element."""
-    return jnp.asarray(q.log_prob(x))
+    return jnp.asarray(_log_mass.log_prob(q, x) if is_numpyro(q) else q.log_prob(x))
 
 
 def entropy(q: Any) -> Array:

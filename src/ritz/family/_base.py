@@ -2,15 +2,27 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
-from typing import ClassVar
+import functools
+import importlib
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
 
-CAPABILITIES = ("sample", "log_prob", "entropy", "reparameterised")
+CAPABILITIES = (
+    "sample",
+    "log_prob",
+    "sample_and_log_prob",
+    "entropy",
+    "linearised_entropy",
+    "reparameterised",
+    "condition",
+)
+# What most families can do.
+DENSITY = frozenset({"sample", "log_prob", "reparameterised"})
 
 
 class AbstractFamily(eqx.Module):
@@ -19,9 +31,39 @@ class AbstractFamily(eqx.Module):
     Only the parameters (the arrays it holds) are required. What else it can do is declared in
     `capabilities`: `sample`, `log_prob`, `entropy`, and `reparameterised` where `sample` is
     differentiable in the parameters. Write each for one point; Ritz batches with `jax.vmap`.
+
+    A family that cannot give its density at any point, but a draw together with
+    :math:`\log\hat q` such that :math:`\tilde p(x)/\hat q` has the mean Z for every target
+    (a path's probability ratio, an auxiliary variable's), declares `sample_and_log_prob` alone;
+    whoever has `sample` and `log_prob` has it too. One whose entropy is only known of a
+    linearisation declares `linearised_entropy`: no such weights can be made of that. One that is a
+    family for each data set declares `condition`, see `AbstractAmortised`.
+
+    Attributes:
+        registered_as: the name of its builder; None where that is not registered.
+        options: what the builder must be told to make one of the same structure, as JSON values.
+        composed: whether a draw is made of choices in a program, each with its own estimator.
+        solver: the registered solver that moves it, where gradients of the loss do not.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
+    registered_as: ClassVar[str | None] = None
+    composed: ClassVar[bool] = False
+    solver: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "registered_as" not in {**vars(cls), **vars(cls).get("__annotations__", {})}:
+            cls.registered_as = None  # a subclass is not what the builder makes
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the builder must be told to make one of the same structure, as JSON values."""
+        return {}
+
+    def for_target(self, target: Any) -> "AbstractFamily":
+        """The same for another target; another family only where draws are made with the target."""
+        return self
 
     @property
     @abc.abstractmethod
@@ -47,10 +89,33 @@ class AbstractFamily(eqx.Module):
         r""":math:`-\mathbb{E}_q \log q_\lambda`, in closed form."""
         raise _lacks(self, "entropy")
 
+    def condition(self, data: Any) -> "AbstractFamily":
+        """The member for other data, by the names of the observed sites."""
+        raise _lacks(self, "condition")
+
+    def sample_and_linearised_entropy(
+        self, key: Key[Array, ""], bound: Any = "log_det"
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        """A draw, and the entropy that the family would have were it linear around that draw.
+
+        With `bound="smallest_singular_value"` a cheaper number below it.
+        """
+        raise _lacks(self, "linearised_entropy")
+
 
 def _lacks(family: AbstractFamily, what: str) -> RitzError:
     have = ", ".join(sorted(family.capabilities)) or "none"
     return RitzError(f"{type(family).__name__} has no {what}; its capabilities: {have}")
+
+
+def lacking(needs: Iterable[str], capabilities: frozenset[str]) -> list[str]:
+    """Which of some capabilities are not among those declared.
+
+    >>> lacking({"sample_and_log_prob", "entropy"}, frozenset({"sample", "log_prob"}))
+    ['entropy']
+    """
+    has_pair = capabilities >= {"sample", "log_prob"}
+    return sorted(set(needs) - capabilities - ({"sample_and_log_prob"} if has_pair else set()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,27 +124,56 @@ class Registered:
 
     Attributes:
         name: what a user types.
-        build: `(target, start) -> family`, around the unconstrained point `start`.
-        kind: the class that `build` returns.
+        builder: `(target, start, **options) -> family`, around the unconstrained point `start`, or
+            the place of that function, "module:function".
+        capabilities: of what it builds.
+        parameters: how many, as a formula in d.
         description: one line.
     """
 
     name: str
-    build: Callable[..., AbstractFamily]
-    kind: type[AbstractFamily]
+    builder: Callable[..., AbstractFamily] | str
+    capabilities: frozenset[str]
+    parameters: str
     description: str
+
+    @functools.cached_property
+    def build(self) -> Callable[..., AbstractFamily]:
+        """The function; its module is imported when it is first asked for."""
+        if not isinstance(self.builder, str):
+            return self.builder
+        module, _, function = self.builder.partition(":")
+        return getattr(importlib.import_module(module), function)
 
 
 _REGISTRY: dict[str, Registered] = {}
 
 
 def register(
-    name: str, build: Callable[..., AbstractFamily], kind: type[AbstractFamily], description: str
+    name: str,
+    builder: Callable[..., AbstractFamily] | str,
+    capabilities: Iterable[str],
+    parameters: str,
+    description: str,
 ) -> None:
-    """Make a family known by name: to `fit`, to files, to the conformance tests and the docs."""
-    _REGISTRY[name] = Registered(name, build, kind, description)
+    """Make a family known by name: to `fit`, to files, to the conformance tests and the docs.
+
+    What it builds has that name as its `registered_as`.
+
+    Args:
+        name: what a user types.
+        builder: `(target, start, **options) -> family`, or its place as "module:function".
+        capabilities: of what it builds.
+        parameters: how many, as a formula in d.
+        description: one line.
+    """
+    _REGISTRY[name] = Registered(name, builder, frozenset(capabilities), parameters, description)
 
 
 def registered() -> dict[str, Registered]:
-    """The families that are known by name."""
+    """The families that are known by name.
+
+    >>> registered()["mean_field"].parameters
+    '2d'
+    """
     return dict(_REGISTRY)

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from ritz._errors import RitzError, suggest
 from ritz.family._base import AbstractFamily, registered
 from ritz.family._finite import Finite
+from ritz.family._flow import from_flowjax, is_flowjax
 from ritz.family._product import Product
+from ritz.family._size import check_size
 
 
 def build(family: Any, target: Any, start: Any) -> AbstractFamily:
@@ -46,27 +48,38 @@ def _continuous(family: Any, target: Any, start: Any) -> AbstractFamily:
         family = registered()[family].build
     if callable(family) and not isinstance(family, eqx.Module | type):
         name = getattr(family, "__name__", "function")
+        check_size(name, family, target, start)
         try:
             family = family(target, start)
+        except RitzError:
+            raise
         except Exception as error:  # the user's function may raise anything
             raise RitzError(
                 f"the family {name!r} failed for {target.describe()}: {type(error).__name__}: "
                 f"{error}"
             ) from error
+    if is_flowjax(family):
+        family = from_flowjax(family)
     if not isinstance(family, AbstractFamily):
         raise RitzError(
             f"a family arrived as {type(family).__name__}; expected a name "
-            f"({', '.join(registered())}), a function (target, start) -> family, or an "
-            "AbstractFamily"
+            f"({', '.join(registered())}), a function (target, start) -> family, an "
+            "AbstractFamily, or a FlowJAX distribution"
         )
-    return family
+    return family.for_target(target)
 
 
 def name_of(family: AbstractFamily) -> str | None:
-    """The name under which a family's class is registered.
+    """The name under which a family's builder is registered.
 
     Of a continuous family with discrete coordinates beside it, the former's.
     """
+    own = continuous_part(family).registered_as
+    return own if own in registered() else None
+
+
+def continuous_part(family: AbstractFamily) -> AbstractFamily:
+    """A family without the discrete coordinates beside it."""
     if isinstance(family, Product) and all(isinstance(q, Finite) for q in family.parts[1:]):
-        family = family.parts[0]
-    return next((r.name for r in registered().values() if type(family) is r.kind), None)
+        return family.parts[0]
+    return family

@@ -29,6 +29,7 @@ class FullRank(AbstractFamily):
     capabilities: ClassVar[frozenset[str]] = frozenset(
         {"sample", "log_prob", "entropy", "reparameterised"}
     )
+    registered_as: ClassVar[str | None] = "full_rank"
     loc: Float[Array, " d"]
     log_scale: Float[Array, " d"]
     lower: Float[Array, "d d"]
@@ -91,5 +92,9 @@ def full_rank(target: Any, start: Float[Array, " d"], scale: float = 0.1) -> Ful
 
 
 register(
-    "full_rank", full_rank, FullRank, "a Gaussian with any covariance; d + d(d+1)/2 parameters"
+    "full_rank",
+    full_rank,
+    FullRank.capabilities,
+    "d + d(d + 1)/2",
+    "a Gaussian with any covariance",
 )

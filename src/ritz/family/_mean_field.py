@@ -30,6 +30,7 @@ class MeanField(AbstractFamily):
     capabilities: ClassVar[frozenset[str]] = frozenset(
         {"sample", "log_prob", "entropy", "reparameterised"}
     )
+    registered_as: ClassVar[str | None] = "mean_field"
     loc: Float[Array, " d"]
     log_scale: Float[Array, " d"]
 
@@ -74,4 +75,4 @@ def mean_field(target: Any, start: Float[Array, " d"], scale: float = 0.1) -> Me
     return MeanField(loc=start, log_scale=jnp.full_like(start, math.log(scale)))
 
 
-register("mean_field", mean_field, MeanField, "independent Gaussians; 2d parameters")
+register("mean_field", mean_field, MeanField.capabilities, "2d", "independent Gaussians")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
-from ritz.family._base import CAPABILITIES, AbstractFamily
+from ritz.family._base import CAPABILITIES, AbstractFamily, lacking
 
 
 class Product(AbstractFamily):
@@ -24,7 +24,7 @@ class Product(AbstractFamily):
     >>> from ritz.family import Finite, MeanField
     >>> q = Product((MeanField(jnp.zeros(2), jnp.zeros(2)), Finite(jnp.zeros((3, 2)), 0)))
     >>> q.dim, sorted(q.capabilities)
-    (5, ['entropy', 'log_prob', 'sample'])
+    (5, ['entropy', 'log_prob', 'sample', 'sample_and_log_prob'])
     """
 
     parts: tuple[AbstractFamily, ...]
@@ -35,7 +35,12 @@ class Product(AbstractFamily):
 
     @property
     def capabilities(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return frozenset(CAPABILITIES).intersection(*(part.capabilities for part in self.parts))
+        can = lambda what: not any(lacking({what}, part.capabilities) for part in self.parts)
+        return frozenset(filter(can, CAPABILITIES))
+
+    @property
+    def composed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return any(part.composed for part in self.parts)
 
     @property
     def dim(self) -> int:
@@ -61,6 +66,9 @@ class Product(AbstractFamily):
 
     def entropy(self) -> Float[Array, ""]:
         return jnp.stack([part.entropy() for part in self.parts]).sum()
+
+    def condition(self, data: Any) -> "Product":
+        return Product(tuple(part.condition(data) for part in self.parts))
 
     def _keyed(self, key: Key[Array, ""]) -> Any:
         return zip(self.parts, jax.random.split(key, len(self.parts)), strict=True)

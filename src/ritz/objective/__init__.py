@@ -1,5 +1,7 @@
 """Losses as programs that sample and score, and the problems they make with a target."""
 
+from ritz.objective._amortised import amortised_forward_kl
+from ritz.objective._annealed import Annealed, annealed
 from ritz.objective._base import (
     AbstractObjective,
     Density,
@@ -18,8 +20,10 @@ from ritz.objective._importance import (
     renyi,
     thermodynamic,
 )
+from ritz.objective._linearised import linearised_elbo
 from ritz.objective._negative_elbo import NegativeELBO, negative_elbo
-from ritz.objective._problem import Problem
+from ritz.objective._problem import Both, Problem
+from ritz.objective._wake_sleep import WakeSleep, wake_sleep
 from ritz.objective._weighted_elbo import beta_elbo, data_emphasised_elbo, tempered_elbo
 from ritz.program import (
     Expectation,
@@ -30,6 +34,7 @@ from ritz.program import (
     marginal,
     mean,
     normalize,
+    of_log_weights,
     plug_in,
     sample,
     sample_and_log_prob,
@@ -39,6 +44,8 @@ from ritz.program import (
 __all__ = [
     "AbstractImportance",
     "AbstractObjective",
+    "Annealed",
+    "Both",
     "Density",
     "Expectation",
     "Mean",
@@ -46,6 +53,9 @@ __all__ = [
     "Problem",
     "Program",
     "Registered",
+    "WakeSleep",
+    "amortised_forward_kl",
+    "annealed",
     "beta_elbo",
     "chi_square",
     "data_emphasised_elbo",
@@ -54,6 +64,7 @@ __all__ = [
     "forward_kl",
     "importance",
     "iwae",
+    "linearised_elbo",
     "log_mean_exp",
     "log_prob",
     "log_variance",
@@ -62,6 +73,7 @@ __all__ = [
     "mean",
     "negative_elbo",
     "normalize",
+    "of_log_weights",
     "plug_in",
     "register",
     "registered",
@@ -72,4 +84,5 @@ __all__ = [
     "tail_adaptive",
     "tempered_elbo",
     "thermodynamic",
+    "wake_sleep",
 ]

@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
-from ritz.estimator import AbstractEstimator
+from ritz.estimator import AbstractEstimator, DoublyReparameterised
 from ritz.program import expectation, with_default
 from ritz.target import AbstractTarget
 
@@ -42,15 +42,33 @@ class AbstractObjective(eqx.Module):
 
     Attributes:
         needs: capabilities that the family must declare.
+        cost: points at which the target is evaluated for a gradient, in words; an estimator
+            that evaluates a program several times does so for each.
+        bias: how far its expectation is from the functional of its description, in draws K, as in
+            "O(1/K)"; None where K does not matter.
     """
+
+    cost: ClassVar[str] = "1"
+    bias: ClassVar[str | None] = None
 
     @property
     def needs(self) -> frozenset[str]:
         """Capabilities that the family must declare."""
         return frozenset({"sample", "log_prob"})
 
+    @property
+    def trains_target(self) -> bool:
+        """Whether its minimum in the target's own parameters is a maximum of a bound of log Z."""
+        return True
+
+    @property
+    def points(self) -> int | None:
+        """How many points of the target one evaluation looks at; None where it is not known."""
+        return getattr(self, "draws", None)
+
     def check(self, estimator: AbstractEstimator) -> None:
         """Raise a RitzError, which names one that serves, if an estimator cannot serve this."""
+        refuse_doubly(self, estimator)
         if estimator.detaches:
             raise RitzError(
                 f"{type(estimator).__name__} is biased for {type(self).__name__}, which is not "
@@ -60,6 +78,10 @@ class AbstractObjective(eqx.Module):
     def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
         """A key for each independent run of the program in one evaluation."""
         return key[None]
+
+    def at(self, step: Any) -> "AbstractObjective":
+        """The objective at a step of the run: itself, where it does not change."""
+        return self
 
     def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         """One number, whose expectation is the loss; see `ritz.objective.expectation`.
@@ -110,6 +132,7 @@ class AbstractAveraged(AbstractObjective):
         draws: how many times.
     """
 
+    cost: ClassVar[str] = "K"
     draws: int = eqx.field(static=True)
 
     def keys(self, key: Key[Array, ""]) -> Key[Array, " n"]:
@@ -124,6 +147,7 @@ class Program(AbstractObjective):
             it names no estimator for the family, the fit's serves.
     """
 
+    cost: ClassVar[str] = "what the function says"
     function: Callable[..., Any] = eqx.field(static=True)
 
     @property
@@ -131,6 +155,8 @@ class Program(AbstractObjective):
         return frozenset({"sample"})
 
     def check(self, estimator: AbstractEstimator) -> None:
+        if isinstance(estimator, DoublyReparameterised):
+            return  # which finds out whether the function uses `of_log_weights`
         if estimator.detaches:
             raise RitzError(
                 f"{type(estimator).__name__} is unbiased where a loss is linear in log q only, "
@@ -187,6 +213,15 @@ def registered() -> dict[str, Registered]:
     True
     """
     return dict(_REGISTRY)
+
+
+def refuse_doubly(objective: AbstractObjective, estimator: AbstractEstimator) -> None:
+    """Refuse an estimator of functions of log weights, for an objective that is none."""
+    if isinstance(estimator, DoublyReparameterised):
+        raise RitzError(
+            f"DoublyReparameterised serves functions of K log weights, such as iwae(), which "
+            f"{type(objective).__name__} is not; for it use pathwise()"
+        )
 
 
 def subsample_key(key: Key[Array, ""]) -> Key[Array, ""]:

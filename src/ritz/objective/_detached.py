@@ -5,7 +5,7 @@ the same gradient.
 """
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import AbstractEstimator, PerPart
 from ritz.estimator import stop as constant
-from ritz.objective._base import AbstractObjective, Density, register
+from ritz.objective._base import AbstractObjective, Density, refuse_doubly, register
 from ritz.objective._importance import log_mean_exp
 from ritz.program import estimator_of, sample
 
@@ -27,6 +27,7 @@ class AbstractScored(AbstractObjective):
         draws: K.
     """
 
+    cost: ClassVar[str] = "K"
     draws: int = eqx.field(static=True)
 
     @abc.abstractmethod
@@ -48,6 +49,12 @@ class AbstractScored(AbstractObjective):
 class ForwardKL(AbstractScored):
     """See `forward_kl`."""
 
+    bias: ClassVar[str | None] = "O(1/K)"
+
+    @property
+    def trains_target(self) -> bool:
+        return False
+
     def of_densities(
         self, log_p: Float[Array, " K"], log_q: Float[Array, " K"]
     ) -> Float[Array, ""]:
@@ -57,6 +64,10 @@ class ForwardKL(AbstractScored):
 
 class LogVariance(AbstractScored):
     """See `log_variance`."""
+
+    @property
+    def trains_target(self) -> bool:
+        return False
 
     def of_densities(
         self, log_p: Float[Array, " K"], log_q: Float[Array, " K"]
@@ -72,10 +83,21 @@ class TailAdaptive(AbstractObjective):
         beta: of the ranks.
     """
 
+    cost: ClassVar[str] = "K"
     draws: int = eqx.field(static=True)
     beta: float = eqx.field(static=True)
 
+    @property
+    def trains_target(self) -> bool:
+        return False
+
+    @property
+    def bias(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What falls so are the sums of the powers of ranks."""
+        return "no limit" if self.beta <= -1.0 else f"O(K^-{1.0 + self.beta:g})"
+
     def check(self, estimator: AbstractEstimator) -> None:
+        refuse_doubly(self, estimator)
         parts = estimator.parts if isinstance(estimator, PerPart) else ()
         if estimator.combines or any(part.biased for part in parts):
             raise RitzError(

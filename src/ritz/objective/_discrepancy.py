@@ -1,6 +1,6 @@
 """Divergences that need no log density of one side: Fisher divergence, and MMD to samples."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -16,6 +16,12 @@ from ritz.program import sample
 
 class Fisher(AbstractAveraged):
     """See `fisher_divergence`."""
+
+    cost: ClassVar[str] = "K, with second derivatives"
+
+    @property
+    def trains_target(self) -> bool:
+        return False
 
     def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         if law.has_discrete(q):
@@ -43,9 +49,14 @@ class MMD(AbstractObjective):
         draws: of q.
     """
 
+    cost: ClassVar[str] = "none"
     samples: Float[Array, "n d"]
     bandwidth: float = eqx.field(static=True)
     draws: int = eqx.field(static=True)
+
+    @property
+    def trains_target(self) -> bool:
+        return False
 
     @property
     def needs(self) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """Objectives that are functions of K log-weights: IWAE, Rényi, χ² and thermodynamic bounds."""
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
-from ritz.estimator import AbstractEstimator
+from ritz.estimator import AbstractEstimator, DoublyReparameterised
 from ritz.objective._base import AbstractObjective, Density, register
-from ritz.program import sample_and_log_prob
+from ritz.program import of_log_weights
 
 
 class AbstractImportance(AbstractObjective):
@@ -21,18 +21,24 @@ class AbstractImportance(AbstractObjective):
         draws: K.
     """
 
+    cost: ClassVar[str] = "K"
+    bias: ClassVar[str | None] = "O(1/K)"
     draws: int = eqx.field(static=True)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"sample_and_log_prob"})
 
     @abc.abstractmethod
     def of_log_weights(self, log_w: Float[Array, " K"]) -> Float[Array, ""]:
         """The loss of one set of draws."""
 
-    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
-        def log_weight(_: Any) -> Array:
-            x, log_q = sample_and_log_prob(q, estimator)
-            return target.log_density(x) - log_q
+    def check(self, estimator: AbstractEstimator) -> None:
+        if not isinstance(estimator, DoublyReparameterised):
+            super().check(estimator)
 
-        return self.of_log_weights(jax.vmap(log_weight)(jnp.arange(self.draws)))
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
+        return of_log_weights(self.of_log_weights, target.log_density, q, self.draws, estimator)
 
 
 class Importance(AbstractImportance):
@@ -47,6 +53,10 @@ class Renyi(AbstractImportance):
 
     alpha: float = eqx.field(static=True)
 
+    @property
+    def trains_target(self) -> bool:
+        return self.alpha >= 0.0
+
     def of_log_weights(self, log_w: Float[Array, " K"]) -> Float[Array, ""]:
         if self.alpha == 1.0:
             return -log_w.mean()
@@ -56,6 +66,10 @@ class Renyi(AbstractImportance):
 
 class ChiSquare(AbstractImportance):
     """See `chi_square`."""
+
+    @property
+    def trains_target(self) -> bool:
+        return False
 
     def of_log_weights(self, log_w: Float[Array, " K"]) -> Float[Array, ""]:
         return 0.5 * log_mean_exp(2.0 * log_w)
@@ -73,8 +87,12 @@ class Thermodynamic(AbstractImportance):
 
 
 def log_mean_exp(x: Float[Array, " K"]) -> Float[Array, ""]:
-    r""":math:`\log \frac1K \sum_k e^{x_k}`."""
-    return jax.nn.logsumexp(x) - jnp.log(len(x))
+    r""":math:`\log \frac1K \sum_k e^{x_k}`.
+
+    K is inside, because a constant that is added outside is no part of what choices are credited
+    with: the score function would meet the logarithm of a sum, which is larger.
+    """
+    return jax.nn.logsumexp(x - jnp.log(len(x)))
 
 
 def iwae(draws: Any = 8) -> Importance:

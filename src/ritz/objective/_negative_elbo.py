@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import AbstractEstimator, law
-from ritz.objective._base import AbstractAveraged, Density, register
+from ritz.objective._base import AbstractAveraged, Density, refuse_doubly, register
 from ritz.program import sample, sample_and_log_prob
 
 
@@ -22,10 +22,12 @@ class NegativeELBO(AbstractAveraged):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"sample", "entropy" if self.entropy == "closed" else "log_prob"})
+        if self.entropy == "closed":
+            return frozenset({"sample", "entropy"})
+        return frozenset({"sample_and_log_prob"})
 
     def check(self, estimator: AbstractEstimator) -> None:
-        pass  # linear in log q
+        refuse_doubly(self, estimator)  # linear in log q: others serve
 
     def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         if self.entropy == "closed":

@@ -1,6 +1,7 @@
 """A problem: what a solver is asked to solve, and the oracles it may call."""
 
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,9 +12,22 @@ from jaxtyping import Array, Float, Key, PyTree
 from ritz._compile import compile
 from ritz._errors import RitzError
 from ritz.estimator import AbstractEstimator
-from ritz.family import AbstractFamily, Finite, registered
+from ritz.family import AbstractFamily, Finite, lacking, registered
 from ritz.objective._base import AbstractObjective, subsample_key
-from ritz.target import AbstractTarget, term_name
+from ritz.program import Nested, check_nested
+from ritz.target import AbstractTarget, float_dtype, term_name
+
+
+class Both(NamedTuple):
+    """The parameters of a problem whose target has some of its own.
+
+    Attributes:
+        family: those of the family.
+        target: those of the target.
+    """
+
+    family: PyTree
+    target: PyTree
 
 
 class Problem(eqx.Module):
@@ -32,47 +46,115 @@ class Problem(eqx.Module):
     estimator: AbstractEstimator
 
     def __check_init__(self) -> None:
-        lacking = sorted(self.objective.needs - self.family.capabilities)
-        if lacking:
+        needs = self.objective.needs
+        lacks = lacking(needs, self.family.capabilities)
+        if lacks:
             known = registered().items()
-            fits = [n for n, r in known if self.objective.needs <= r.kind.capabilities]
+            fits = [n for n, r in known if not lacking(needs, r.capabilities)]
             raise RitzError(
-                f"{type(self.objective).__name__} needs a family with {', '.join(lacking)}, which "
+                f"{type(self.objective).__name__} needs a family with {', '.join(lacks)}, which "
                 f"{type(self.family).__name__} lacks; one that works: {(fits or ['none'])[0]}"
             )
         q = self.family
-        self.estimator.check(q.choices if isinstance(q, Finite) else q)
+        if isinstance(q, Nested):
+            check_nested(q, self.estimator)
+        elif self._has_gradient and needs & {"sample", "sample_and_log_prob"}:
+            self.estimator.check(q.choices if isinstance(q, Finite) else q)
         self.objective.check(self.estimator)
+        if self.trains_target and not self.objective.trains_target:
+            raise RitzError(
+                f"{type(self.objective).__name__} bounds no evidence from below, so that it cannot "
+                f"train the target's own parameters ({', '.join(list(self.target.trained)[:4])}); "
+                "use negative_elbo(), iwae() or wake_sleep()"
+            )
+        own = jax.tree.leaves(q, is_leaf=lambda v: isinstance(v, AbstractTarget))
+        if self.trains_target and any(isinstance(v, AbstractTarget) for v in own):
+            raise RitzError(
+                f"the {type(q).__name__} holds a target, whose own parameters would stay as they "
+                "are; use its proposal as the family, with iwae(K), which is the same bound"
+            )
+
+    @property
+    def trains_target(self) -> bool:
+        """Whether the target has parameters of its own."""
+        return self.target.params is not None
 
     @property
     def oracles(self) -> frozenset[str]:
         """Which oracles a solver may call on it."""
-        names = {"loss", "grad"}
+        names = {"loss", "grad"} if self._has_gradient else set()
         if self.target.has_density:
-            names |= {"score_at", "hvp_at"}
-            if {"sample", "log_prob"} <= self.family.capabilities:
+            if not self.trains_target:  # which moves: these two are those of the target at first
+                names |= {"score_at", "hvp_at"}
+            if not lacking({"sample_and_log_prob"}, self.family.capabilities):
                 names |= {"log_weights"}
         return frozenset(names)
 
+    def refuses(self, oracle: str) -> str | None:
+        """Why an oracle that follows from the density cannot be had after all, if it cannot.
+
+        A log density may have a gradient and no second derivative: that of a rule written by
+        hand, or of a computation on the host. This takes an abstract evaluation to find out.
+        """
+        if oracle != "hvp_at" or not self.target.has_full_density:
+            return None
+        x = jax.ShapeDtypeStruct((self.target.dim,), float_dtype())
+        try:
+            jax.eval_shape(lambda x, v: self.hvp_at(x, v), x, x)
+        except Exception as error:  # whatever the user's rule raises
+            line = " ".join(str(error).split())
+            return f"{type(error).__name__}: {line if len(line) < 120 else line[:119] + '…'}"
+        return None
+
+    @property
+    def _has_gradient(self) -> bool:
+        """Whether any estimator could serve; a chaotic flow's own solver does without."""
+        q = self.family
+        return q.composed or bool({"reparameterised", "log_prob", "condition"} & q.capabilities)
+
+    @property
+    def points(self) -> int | None:
+        """How many points of the target one gradient of the loss looks at, where it is known."""
+        q = self.family
+        times = self.estimator.evaluations(q.choices if isinstance(q, Finite) else q)
+        own = self.objective.points
+        return None if own is None or times is None else own * times
+
     @property
     def params(self) -> PyTree:
-        """The initial trainable parameters: the family's floating arrays."""
-        return self._partition()[0]
+        """The initial trainable parameters: the family's floating arrays.
+
+        With those of the target, `Both`, where it has some.
+        """
+        own = self._partition()[0]
+        return Both(own, self.target.params) if self.trains_target else own
 
     def _partition(self) -> tuple[PyTree, PyTree]:
-        frozen = lambda leaf: isinstance(leaf, paramax.NonTrainable)
+        frozen = lambda leaf: isinstance(leaf, paramax.NonTrainable | AbstractTarget)
         return eqx.partition(self.family, eqx.is_inexact_array, is_leaf=frozen)
 
     def family_at(self, params: PyTree) -> AbstractFamily:
         """The family with these parameters."""
-        return eqx.combine(params, self._partition()[1])
+        own = params.family if isinstance(params, Both) else params
+        return eqx.combine(own, self._partition()[1])
+
+    def target_at(self, params: PyTree) -> AbstractTarget:
+        """The target with these parameters."""
+        return self.target.with_params(params.target) if isinstance(params, Both) else self.target
+
+    def at(self, step: Any) -> "Problem":
+        """The problem at a step of the run, for an objective that changes with it."""
+        objective = self.objective.at(step)
+        if objective is self.objective:
+            return self
+        return dataclasses.replace(self, objective=objective)
 
     def loss(
         self, params: PyTree, key: Key[Array, ""], batch: Any = None
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The loss and the figures to record; see `AbstractObjective`."""
         q = paramax.unwrap(self.family_at(params))
-        return self.objective(q, self.target, self.estimator, key, batch)
+        return self.objective(q, self.target_at(params), self.estimator, key, batch)
 
     def grad(
         self, params: PyTree, key: Key[Array, ""], batch: Any = None
@@ -103,17 +185,18 @@ class Problem(eqx.Module):
         r"""Draws :math:`x_k \sim q` and :math:`\log\tilde p(x_k) - \log q(x_k)`."""
         q = paramax.unwrap(self.family_at(params))
         xs, log_q = jax.vmap(q.sample_and_log_prob)(keys)
-        return xs, jax.lax.map(self.target.log_density, xs, batch_size=64) - log_q
+        target = self.target_at(params)
+        return xs, jax.lax.map(target.log_density, xs, batch_size=64) - log_q
 
     def explain(self, state: Any, key: Key[Array, ""], batch: Any = None) -> str:
         """Which term of the loss, or of its gradient, is not finite at a solver's state."""
 
         def parts(self: Problem, params: PyTree, key: Array, batch: Any) -> Any:
-            q = paramax.unwrap(self.family_at(params))
+            q, target = paramax.unwrap(self.family_at(params)), self.target_at(params)
             keys = self.objective.keys(key)
             draws = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)  # of the first choice
-            see = lambda x, k: self.target.terms(x, subsample_key(k), batch)
-            slope = lambda x, k: jax.grad(self.target.log_density)(x, subsample_key(k), batch)
+            see = lambda x, k: target.terms(x, subsample_key(k), batch)
+            slope = lambda x, k: jax.grad(target.log_density)(x, subsample_key(k), batch)
             xs = jax.vmap(q.sample)(draws)
             grads = self.grad(params, key, batch)[0]
             return jax.vmap(see)(xs, keys), jax.vmap(slope)(xs, keys), grads

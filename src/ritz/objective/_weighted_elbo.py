@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, whole_number
 from ritz.estimator import AbstractEstimator, law
-from ritz.objective._base import AbstractAveraged, Density, register
+from ritz.objective._base import AbstractAveraged, Density, refuse_doubly, register
 from ritz.program import sample
 
 
@@ -31,7 +31,7 @@ class WeightedELBO(AbstractAveraged):
         return frozenset({"sample", "entropy"})
 
     def check(self, estimator: AbstractEstimator) -> None:
-        pass  # log q enters through the entropy only
+        refuse_doubly(self, estimator)  # log q enters through the entropy only: others serve
 
     def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         x = sample(q, estimator)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ritz._errors import RitzError
+from ritz.estimator import one_at_a_time, weights_one_at_a_time
 from ritz.program._value import Record, Value, lifted
 
 COMBINATIONS = 4096  # the most that are evaluated where a program mixes elements of a plate
@@ -48,16 +50,27 @@ def choose(
     front = lambda x, lead: jnp.moveaxis(x, lead + len(sizes), lead)
     value = front(value, len(own))
     notes = {name: front(note, len(stacked)) for name, note in notes.items()}
-    if estimator.factorised:
-        plates = (*sizes, *what.plates)
-        axes = sorted(p for p in mixed if plates[p] > 1)
-        if axes:
-            which = _combinations(value.shape[len(own)], [plates[p] for p in axes], what.name)
-            value = _joint(value, len(own), axes, which)
-            joined = {k: _joint(n, len(stacked), axes, which) for k, n in notes.items()}
-            over = tuple(1 + len(stacked) + p for p in axes)
-            notes = {name: note.prod(axis=over, keepdims=True) for name, note in joined.items()}
+    plates = (*sizes, *what.plates)
+    axes = sorted(p for p in mixed if plates[p] > 1)
+    if axes and estimator.factorised:
+        which = _combinations(value.shape[len(own)], [plates[p] for p in axes], what.name)
+        value = _joint(value, len(own), axes, which)
+        joined = {k: _joint(n, len(stacked), axes, which) for k, n in notes.items()}
+        over = tuple(1 + len(stacked) + p for p in axes)
+        notes = {name: note.prod(axis=over, keepdims=True) for name, note in joined.items()}
+    elif axes and estimator.coordinatewise:
+        over = [1 + p for p in axes]
+        value = _within(lambda v: one_at_a_time(v, over, what.name), len(own))(value)
+        weigh = _within(lambda w: weights_one_at_a_time(w, over), len(stacked))
+        notes = {name: weigh(note) for name, note in notes.items()}
     return Value(value, (*own, site)), Record(estimator, notes, stacked)
+
+
+def _within(f: Callable[[Array], Array], lead: int) -> Callable[[Array], Array]:
+    """f under leading axes."""
+    for _ in range(lead):
+        f = jax.vmap(f)
+    return f
 
 
 def _combinations(k: int, sizes: list[int], name: str) -> np.ndarray:

@@ -1,17 +1,16 @@
-"""Families and targets whose densities are themselves estimated: `marginal` and `normalize`."""
+"""Families whose densities are themselves estimated: choices integrated out, by `marginal`."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax._src.core import get_opaque_trace_state  # in jax.extend.core only from JAX 0.10 on
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from ritz._errors import RitzError, listed, whole_number
-from ritz.estimator import AbstractEstimator
 from ritz.program import _site
 
 
@@ -40,9 +39,9 @@ def trace(program: Callable[[], Any], given: dict[str, Any]) -> dict[str, Choice
             raise RitzError(f"two choices are named {name!r}; each needs a name of its own")
         if isinstance(q, _site.Nested):
             if name in given:
-                seen[name] = Choice(given[name], q.log_prob(given[name]))
+                seen[name] = Choice(given[name], q.estimate(given[name]))
             else:
-                seen[name] = Choice(*q.sample_and_log_prob())
+                seen[name] = Choice(*q.draw_and_log_prob())
             return seen[name]
         if estimator.detaches:
             raise RitzError(
@@ -53,13 +52,13 @@ def trace(program: Callable[[], Any], given: dict[str, Any]) -> dict[str, Choice
         seen[name] = Choice(x, estimator.log_prob(q, x))
         return seen[name]
 
-    with _handled(handle):
+    with handled(handle):
         program()
     return seen
 
 
 @contextlib.contextmanager
-def _handled(handle: Callable[..., Any] | None) -> Iterator[None]:
+def handled(handle: Callable[..., Any] | None) -> Iterator[None]:
     token = _site.HANDLER.set(handle)
     try:
         yield
@@ -67,32 +66,31 @@ def _handled(handle: Callable[..., Any] | None) -> Iterator[None]:
         _site.HANDLER.reset(token)
 
 
-class Importance(NamedTuple):
+class Importance(eqx.Module):
     """See `importance`."""
 
-    draws: int
+    draws: int = eqx.field(static=True)
     proposal: Callable[..., Any] | None
 
 
-class SIR(NamedTuple):
-    """See `sir`."""
-
-    draws: int
-    proposal: Any
-    estimator: AbstractEstimator | None
-
-
 class Marginal(_site.Nested):
-    """See `marginal`."""
+    """See `marginal`.
 
-    def __init__(self, program: Callable[[], Any], keep: str, via: Importance) -> None:
-        self.program, self.keep, self.via = program, keep, via
+    Attributes:
+        program: which makes named choices.
+        keep: the name of the one that is kept.
+        via: how the others are integrated out.
+    """
+
+    program: Callable[[], Any]
+    keep: str = eqx.field(static=True)
+    via: Importance
 
     def draw(self) -> Any:
         """A draw of what is kept. Only inside a program."""
         return self._run({})[self.keep].value
 
-    def sample_and_log_prob(self) -> tuple[Any, Array]:
+    def draw_and_log_prob(self) -> tuple[Any, Array]:
         """A draw of what is kept, and an estimate of its log density that is too high on average.
 
         Only inside a program. The auxiliary choices that made the draw count among the K.
@@ -101,11 +99,11 @@ class Marginal(_site.Nested):
         x = seen[self.keep].value
         own = self._weight(seen, self._proposed(x, {k: c.value for k, c in seen.items()}))
         others = self._weights(x, self.via.draws - 1)
-        return x, _log_mean_exp(jnp.append(others, own))
+        return x, log_mean_exp(jnp.append(others, own))
 
-    def log_prob(self, x: Any) -> Array:
+    def estimate(self, x: Any) -> Array:
         """The log of an unbiased estimate of the density at any point. Only inside a program."""
-        return _log_mean_exp(self._weights(x, self.via.draws))
+        return log_mean_exp(self._weights(x, self.via.draws))
 
     def _run(self, given: dict[str, Any]) -> dict[str, Choice]:
         seen = trace(self.program, given)
@@ -140,43 +138,7 @@ class Marginal(_site.Nested):
         return {} if proposal is None else trace(lambda: proposal(x), known)
 
 
-class Normalized(_site.Nested):
-    """See `normalize`."""
-
-    def __init__(self, target: Any, via: SIR) -> None:
-        self.target, self.via = target, via
-
-    def draw(self) -> Any:
-        """One of K proposals. Only inside a program."""
-        return self._chosen()[0]
-
-    def sample_and_log_prob(self) -> tuple[Any, Array]:
-        """One of K proposals, and an estimate of its log density. Only inside a program."""
-        x, log_w = self._chosen()
-        return x, self.target.log_density(x) - _log_mean_exp(log_w)
-
-    def log_prob(self, x: Any) -> Array:
-        """An estimate of the log density at any point. Only inside a program."""
-        own = self.target.log_density(x) - _site.log_prob(self.via.proposal, x)
-        others = self._proposals(self.via.draws - 1)[1] if self.via.draws > 1 else jnp.zeros(0)
-        return self.target.log_density(x) - _log_mean_exp(jnp.append(others, own))
-
-    def _chosen(self) -> tuple[Any, Float[Array, " K"]]:
-        xs, log_w = self._proposals(self.via.draws)
-        with _handled(None):
-            choice = _site.sample(dist.Categorical(logits=log_w), self.via.estimator)
-        return jax.tree.map(lambda v: v[choice], xs), log_w
-
-    def _proposals(self, n: int) -> tuple[Any, Float[Array, " K"]]:
-        def one(_: Any) -> tuple[Any, Array]:
-            x, log_q = _site.sample_and_log_prob(self.via.proposal)
-            return x, self.target.log_density(x) - log_q
-
-        with _handled(None):  # in a program for marginal too: all of this is one named choice
-            return jax.vmap(one)(jnp.arange(n))
-
-
-def _log_mean_exp(x: Array) -> Array:
+def log_mean_exp(x: Array) -> Array:
     return jax.nn.logsumexp(x) - jnp.log(len(x))
 
 
@@ -200,36 +162,6 @@ def importance(draws: Any, proposal: Any = None) -> Importance:
     return Importance(int(draws), proposal)
 
 
-def sir(draws: Any, proposal: Any, estimator: AbstractEstimator | None = None) -> SIR:
-    """Sampling importance resampling, for `normalize`.
-
-    Args:
-        draws: K, at least 1.
-        proposal: what is drawn K times.
-        estimator: of the choice among the K; by default their sum.
-
-    >>> import numpyro.distributions as dist
-    >>> sir(4, dist.Normal(0.0, 1.0)).draws
-    4
-    """
-    whole_number("draws", draws, 1)
-    drawn = isinstance(proposal, _site.Nested) or hasattr(proposal, "sample")
-    if not (drawn and hasattr(proposal, "log_prob")):
-        raise RitzError(
-            f"sir: proposal={type(proposal).__name__} arrived, expected a family, a distribution, "
-            "or anything with sample(key) and log_prob(x)"
-        )
-    if estimator is not None:
-        among = dist.Categorical(logits=jnp.zeros(draws))
-        estimator.check(among)
-        if estimator.value(among).dtype.kind != "i":
-            raise RitzError(
-                f"sir: {type(estimator).__name__} relaxes the choice among the K, which must be "
-                "one of them; use enumerate_support() or score()"
-            )
-    return SIR(int(draws), proposal, estimator)
-
-
 def marginal(program: Any, keep: str, via: Any) -> Marginal:
     r"""A family for one choice of a program, the others integrated out by importance sampling.
 
@@ -247,6 +179,11 @@ def marginal(program: Any, keep: str, via: Any) -> Marginal:
 
     Sources: Ranganath, Tran and Blei 2016 (K = 1); Sobolev and Vetrov 2019; Becker et al. 2024.
 
+    Where what is kept is a vector, it is also a family for `ritz.fit`. Its parameters are the
+    floating arrays of the program and of the proposal: write these as Equinox modules that are
+    called, for what a plain function closes over stays as it is. Importance weights with
+    :math:`\hat q` are proper, so that a fit's ELBO, k-hat and correction are right for every K.
+
     Args:
         program: a function without arguments that makes named choices, at its top level. What
             `marginal` and `normalize` return may be among them: `sample(normalize(…), name='z')`.
@@ -254,7 +191,8 @@ def marginal(program: Any, keep: str, via: Any) -> Marginal:
         via: `importance(K, proposal)`.
 
     Returns:
-        what `sample_and_log_prob` and `log_prob` of `ritz.objective` take, in a program.
+        what `sample_and_log_prob` and `log_prob` of `ritz.objective` take, in a program; and a
+        family.
 
     >>> import jax, numpyro.distributions as dist
     >>> from ritz.objective import expectation, importance, marginal, sample, sample_and_log_prob
@@ -272,37 +210,3 @@ def marginal(program: Any, keep: str, via: Any) -> Marginal:
     if not isinstance(via, Importance):
         raise RitzError(f"marginal: via={type(via).__name__} arrived, expected importance(K)")
     return Marginal(program, keep, via)
-
-
-def normalize(target: Any, via: Any) -> Normalized:
-    r"""A distribution near an unnormalised target, by sampling importance resampling.
-
-    A draw is one of K proposals, chosen with probability proportional to its weight, and comes
-    with :math:`\log\tilde p(x) - \log\frac1K\sum_k w_k`; its expected value is such that an ELBO
-    with it is the importance-weighted bound. Becker et al. 2024; Cremer, Morris and Duvenaud
-    2017.
-
-    Args:
-        target: anything with `log_density`.
-        via: `sir(K, proposal)`.
-
-    Returns:
-        what `sample_and_log_prob` and `log_prob` of `ritz.objective` take, in a program.
-
-    Where the proposal is the normalised target, the estimate is exact:
-
-    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, ritz
-    >>> from ritz.objective import expectation, sample_and_log_prob
-    >>> target = ritz.target.from_log_density(lambda x: -0.5 * x @ x, jnp.zeros(1))
-    >>> proposal = dist.Normal(jnp.zeros(1), 1.0).to_event(1)
-    >>> def program():
-    ...     x, log_q = sample_and_log_prob(normalize(target, sir(4, proposal)))
-    ...     return target.log_density(x) - log_q  # log Z
-    >>> round(float(expectation(program).value(jax.random.key(0))), 4)  # log(2 pi) / 2
-    0.9189
-    """
-    if not isinstance(via, SIR):
-        raise RitzError(f"normalize: via={type(via).__name__} arrived, expected sir(K, proposal)")
-    if not hasattr(target, "log_density"):
-        raise RitzError(f"normalize: {type(target).__name__} has no log_density")
-    return Normalized(target, via)

@@ -2,7 +2,7 @@
 
 import abc
 import contextvars
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -13,8 +13,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, mlir
 
 from ritz._errors import RitzError
-from ritz.estimator import AbstractEstimator, PerPart, law, registered
-from ritz.family import Finite
+from ritz.estimator import AbstractEstimator, Inner, PerPart, law, registered
+from ritz.family import AbstractFamily, Finite
 from ritz.program._estimator_of import estimator_of
 
 
@@ -42,20 +42,46 @@ class Site:
         return eqx.combine(jax.tree.unflatten(self.treedef, leaves), self.static)
 
 
-class Nested(abc.ABC):
-    """A distribution whose density is itself estimated: what `marginal` and `normalize` return."""
+class Nested(AbstractFamily):
+    """A distribution whose density is itself estimated: what `marginal` and `normalize` return.
+
+    The methods without a key are for programs; a family's own draw with a key, outside of them.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"sample", "sample_and_log_prob"})
+    composed: ClassVar[bool] = True
 
     @abc.abstractmethod
     def draw(self) -> Any:
         """A draw."""
 
     @abc.abstractmethod
-    def sample_and_log_prob(self) -> tuple[Any, Any]:
+    def draw_and_log_prob(self) -> tuple[Any, Any]:
         """A draw, and a log density whose negative exponential is right on average."""
 
     @abc.abstractmethod
-    def log_prob(self, x: Any) -> Any:
+    def estimate(self, x: Any) -> Any:
         """The log of an unbiased estimate of the density at a point."""
+
+    @property
+    def dim(self) -> int:
+        shape = jax.eval_shape(self.sample, jax.random.key(0)).shape
+        if len(shape) != 1:
+            raise RitzError(
+                f"a {type(self).__name__} of shape {shape} arrived as a family, expected one whose "
+                "draws are vectors of the target's unconstrained dimensions"
+            )
+        return shape[0]
+
+    def sample(self, key: Any) -> Any:
+        from ritz.program._drawn import drawn  # which knows programs, and so this
+
+        return jnp.asarray(drawn(self.draw, key))
+
+    def sample_and_log_prob(self, key: Any) -> tuple[Any, Any]:
+        from ritz.program._drawn import drawn
+
+        return drawn(self.draw_and_log_prob, key)
 
 
 def sample(q: Any, estimator: Any = None, name: str | None = None) -> Any:
@@ -85,7 +111,7 @@ def sample(q: Any, estimator: Any = None, name: str | None = None) -> Any:
     """
     handler = HANDLER.get()
     if isinstance(q, Nested):
-        _no_estimator(q, estimator)
+        check_nested(q, estimator)
         return q.draw() if handler is None else handler(q, None, name)[0]
     _check("sample", q, estimator)
     estimator = estimator_of(q, estimator)
@@ -153,11 +179,12 @@ def log_prob(q: Any, x: Any) -> Any:
     >>> round(float(log_prob(dist.Normal(0.0, 1.0), 0.0)), 4)
     -0.9189
     """
-    return q.log_prob(x) if isinstance(q, Nested) else law.log_prob(q, x).sum()
+    return q.estimate(x) if isinstance(q, Nested) else law.log_prob(q, x).sum()
 
 
-def _no_estimator(q: Nested, estimator: Any) -> None:
-    if estimator is not None:
+def check_nested(q: Nested, estimator: Any) -> None:
+    """Refuse an estimator for what has its own inside."""
+    if estimator is not None and not isinstance(estimator, Inner):
         how = (
             "sir(K, proposal, estimator)" if hasattr(q, "target") else "its program's sample(q, …)"
         )
@@ -179,9 +206,9 @@ def sample_and_log_prob(q: Any, estimator: Any = None, name: str | None = None) 
         the draw, and log q of it, summed over independent elements.
     """
     if isinstance(q, Nested):
-        _no_estimator(q, estimator)
+        check_nested(q, estimator)
         handler = HANDLER.get()
-        return q.sample_and_log_prob() if handler is None else handler(q, None, name)
+        return q.draw_and_log_prob() if handler is None else handler(q, None, name)
     _check("sample_and_log_prob", q, estimator)
     estimator = estimator_of(q, estimator)
     if isinstance(estimator, PerPart):
@@ -192,8 +219,34 @@ def sample_and_log_prob(q: Any, estimator: Any = None, name: str | None = None) 
     if isinstance(q, Finite):
         z, log_q = sample_and_log_prob(q.choices, estimator, name or q.name or None)
         return q.at(z), log_q
+    if HANDLER.get() is None and isinstance(q, AbstractFamily) and estimator.pairs:
+        both = make(_Pair(q), estimator, name or type(q).__name__)
+        return both[:-1], both[-1]
+    if isinstance(q, AbstractFamily) and "log_prob" not in q.capabilities:
+        raise RitzError(
+            f"{type(estimator).__name__} needs log_prob at a given point, and "
+            f"{type(q).__name__} has a density only together with a draw; use pathwise()"
+        )
     x = sample(q, estimator, name)
     return x, estimator.log_prob(q, x)
+
+
+class _Pair(eqx.Module):
+    """A family's draw with its log density behind it: one pass gives both, and some have no other.
+
+    Attributes:
+        q: the family.
+    """
+
+    q: AbstractFamily
+
+    @property
+    def reparameterised(self) -> bool:
+        return "reparameterised" in self.q.capabilities
+
+    def sample(self, key: Any) -> Any:
+        x, log_q = self.q.sample_and_log_prob(key)
+        return jnp.append(x, log_q.astype(x.dtype))
 
 
 sample_p = Primitive("ritz_sample")

@@ -56,23 +56,32 @@ class Summary:
         lines = []
         if f.get("elbo") is not None:
             lines.append(
-                f"ELBO    {f['elbo']:.2f} ± {f['elbo_se']:.2g}  (mean log-weight of {f['draws']:,} "
-                "draws and its standard error)"
+                f"ELBO    {f['elbo']:.2f} ± {f['elbo_se']:.2g}  (mean log-weight of "
+                f"{f['weights']:,} draws and its standard error)"
             )
             word = "below" if f["khat"] <= f["khat_threshold"] else "ABOVE"
             lines.append(
                 f"k-hat   {f['khat']:.2f}, {word} {f['khat_threshold']:.2f}; log-weight sd "
                 f"{f['log_weight_sd']:.2f}; importance-sampling ESS {f['ess']:,.0f} of "
-                f"{f['draws']:,}"
+                f"{f['weights']:,}"
+            )
+        if f.get("correction") is not None:
+            lines.append(
+                f"draws   {f['draws']:,} resampled by importance weights, {f['distinct']:,} "
+                "distinct"
             )
         for i, bound in enumerate(f.get("data", ())):
             lines.append(f"{'data' if i == 0 else '':<7} {bound}")
         for i, site in enumerate(f.get("discrete", ())):
             lines.append(f"{'sites' if i == 0 else '':<7} {site}")
+        for i, value in enumerate(f.get("trained", ())[:8]):
+            lines.append(f"{'trained' if i == 0 else '':<7} {value}")
         lines.append(
             f"fit     {f['family']}, {f['dim']} dimensions, {f['steps']:,} steps of {f['solver']}, "
             f"started from {f['start']}"
         )
+        if f.get("evaluations") is not None:
+            lines[-1] += f"; {f['evaluations']:,.0f} gradient evaluations"
         lines.append(
             f"time    {f['compile_seconds']:.2f} s compiling, {f['run_seconds']:.2f} s running"
         )

@@ -10,8 +10,8 @@ import paramax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ritz._errors import RitzError, whole_number
-from ritz.family import FullRank
-from ritz.solver._base import AbstractSolver
+from ritz.solver._base import AbstractSolver, check_moves
+from ritz.solver._gaussian import full_rank_of
 
 
 class BatchAndMatchState(NamedTuple):
@@ -30,15 +30,16 @@ class BatchAndMatch(AbstractSolver):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"score_at"})
+    families: ClassVar[tuple[str, ...]] = ("full_rank",)
+    guarantees: ClassVar[str] = (
+        "exact on Gaussian targets; elsewhere matches scores, not the ELBO; the same in any units"
+    )
+    steps: ClassVar[int] = 100
     draws: int | None = eqx.field(static=True)
     rate: Float[Array, ""] | None
 
     def init(self, problem: Any, key: Key[Array, ""]) -> BatchAndMatchState:
-        if type(problem.family) is not FullRank or len(jax.tree.leaves(problem.params)) != 3:
-            raise RitzError(
-                "batch_and_match moves all of a full-rank Gaussian, but the family is "
-                f"{type(problem.family).__name__}; use family='full_rank'"
-            )
+        check_moves(self, problem)
         return BatchAndMatchState(problem.params, jnp.zeros((), int))
 
     def step(
@@ -59,17 +60,12 @@ class BatchAndMatch(AbstractSolver):
         else:
             rate = self.rate
         factor, shift = _match(noise, scores @ tril, jnp.asarray(rate, q.loc.dtype))
-        # R from F' = QR has R'R = FF': the next Cholesky factor without forming the covariance.
-        lower = jnp.linalg.qr((tril @ factor).T, mode="r").T
-        diagonal = jnp.diagonal(lower)
-        lower = lower * jnp.sign(diagonal)
-        moved = FullRank(
-            loc=q.loc + tril @ shift,
-            log_scale=jnp.log(jnp.abs(diagonal)),
-            lower=jnp.tril(lower / jnp.abs(diagonal)[:, None], -1),
-        )
+        moved = full_rank_of(q.loc + tril @ shift, tril @ factor)
         info = {"loss": -values.mean() - q.entropy(), "loss_se": values.std(ddof=1) / b**0.5}
         return BatchAndMatchState(moved, state.steps + 1), info
+
+    def evaluations(self, problem: Any, state: BatchAndMatchState, steps: int) -> float | None:
+        return float(steps * (max(2 * problem.family.dim, 8) if self.draws is None else self.draws))
 
 
 def _match(

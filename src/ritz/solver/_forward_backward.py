@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ritz._errors import RitzError
 from ritz.family import FullRank
-from ritz.objective import NegativeELBO
-from ritz.solver._base import AbstractSolver
+from ritz.solver._base import AbstractSolver, check_elbo, check_moves
+from ritz.solver._gaussian import full_rank_of
 
 
 class Expected(NamedTuple):
@@ -34,22 +34,28 @@ class Expected(NamedTuple):
 
 
 class GaussianState(NamedTuple):
-    """The Gaussian so far: the arrays of a `FullRank`."""
+    """The Gaussian so far (the arrays of a `FullRank`), and the largest curvature that was met."""
 
     params: PyTree
+    curvature: Float[Array, ""]
 
 
 class AbstractBuresWasserstein(AbstractSolver):
     """A step of the mean along the expected score, and one of the covariance.
 
     Attributes:
-        step_size: h.
+        step_size: h; None for `safe` over the largest curvature that was met.
         expectation: `(problem, q, key, batch) -> Expected`.
+        safe: the step size in units of the inverse curvature that converges from any start.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"score_at", "hvp_at"})
-    step_size: Float[Array, ""]
+    families: ClassVar[tuple[str, ...]] = ("full_rank",)
+    guarantees: ClassVar[str] = "the best Gaussian of a smooth log-concave target, at a known rate"
+    steps: ClassVar[int] = 2_000
+    step_size: Float[Array, ""] | None
     expectation: Callable[..., Expected]
+    safe: ClassVar[float] = 1.0
 
     @abc.abstractmethod
     def factor(
@@ -64,44 +70,33 @@ class AbstractBuresWasserstein(AbstractSolver):
         """
 
     def init(self, problem: Any, key: Key[Array, ""]) -> GaussianState:
-        name = type(self).__name__
-        if not isinstance(problem.family, FullRank):
-            raise RitzError(
-                f"{name} moves the mean and covariance of a full-rank Gaussian, but the family is "
-                f"{type(problem.family).__name__}; use family='full_rank'"
-            )
-        if len(jax.tree.leaves(problem.params)) != 3:
-            raise RitzError(
-                f"{name} moves all of a full-rank Gaussian, but part of this one is frozen; use "
-                "ritz.solver.adam() to train the rest"
-            )
-        if not isinstance(problem.objective, NegativeELBO):
-            raise RitzError(
-                f"{name} minimises the negative ELBO, but the objective is "
-                f"{type(problem.objective).__name__}; use ritz.objective.negative_elbo()"
-            )
-        return GaussianState(problem.params)
+        check_moves(self, problem)
+        check_elbo(self, problem)
+        return GaussianState(problem.params, jnp.zeros((), problem.params.loc.dtype))
 
     def step(
         self, problem: Any, state: GaussianState, key: Key[Array, ""], batch: Any = None
     ) -> tuple[GaussianState, dict[str, Array]]:
         q = paramax.unwrap(problem.family_at(state.params))
         expected = self.expectation(problem, q, key, batch)
-        h = self.step_size.astype(q.loc.dtype)
+        curvature = state.curvature
+        if self.step_size is None:
+            curvature = jnp.maximum(curvature, jnp.linalg.eigvalsh(-expected.hessian)[-1])
+            h = self.safe / curvature
+        else:
+            h = self.step_size.astype(q.loc.dtype)
         factor = self.factor(h, -expected.hessian, q.scale_tril)
-        # F' = QR, so that FF' = R'R: the next Cholesky factor without forming the covariance.
-        lower = jnp.linalg.qr(factor.T, mode="r").T
-        diagonal = jnp.diagonal(lower)
-        lower = lower * jnp.sign(diagonal)
-        moved = FullRank(
-            loc=q.loc + h * expected.score,
-            log_scale=jnp.log(jnp.abs(diagonal)),
-            lower=jnp.tril(lower / jnp.abs(diagonal)[:, None], -1),
-        )
+        moved = full_rank_of(q.loc + h * expected.score, factor)
         info = {"loss": -expected.log_density - q.entropy()}
         if expected.error is not None:
             info["loss_se"] = expected.error
-        return GaussianState(moved), info
+        return GaussianState(moved, curvature), info
+
+    def evaluations(self, problem: Any, state: GaussianState, steps: int) -> float | None:
+        d = problem.family.dim
+        known = {_Draws: lambda rule: rule.draws, _Cubature: lambda rule: 2 * d}
+        count = known.get(type(self.expectation))  # pyright: ignore
+        return None if count is None else float(steps * count(self.expectation) * (1 + d))
 
 
 class ForwardBackward(AbstractBuresWasserstein):
@@ -121,6 +116,9 @@ class ForwardBackward(AbstractBuresWasserstein):
 
 class BuresWassersteinGradient(AbstractBuresWasserstein):
     """A gradient step of potential and entropy together."""
+
+    # At 1 a variance s in units of h becomes 1/s, and comes back.
+    safe: ClassVar[float] = 0.5
 
     def factor(
         self, step_size: Float[Array, ""], curvature: Float[Array, "d d"], tril: Float[Array, "d d"]
@@ -187,8 +185,8 @@ def cubature() -> Callable[..., Expected]:
 
 
 def forward_backward(
-    step_size: float | int,
-    draws: int = 1,
+    step_size: float | int | None = None,
+    draws: int | None = None,
     *,
     expectation: Callable[..., Expected] | None = None,
 ) -> ForwardBackward:
@@ -210,8 +208,9 @@ def forward_backward(
 
     Args:
         step_size: h, in the square of the target's unit: at most the inverse of the largest
-            curvature of its log density.
-        draws: K, the draws a step.
+            curvature of its log density. By default that of the largest expected curvature met.
+        draws: K, the draws a step; by default 1 with a step size, and without one the fixed rule
+            `cubature()`, as at the largest step the noise of draws would be as wide as q.
         expectation: a rule in place of draws, such as `cubature()`: a function
             `(problem, q, key, batch) -> Expected`.
 
@@ -236,8 +235,8 @@ def forward_backward(
 
 
 def bures_wasserstein_gradient(
-    step_size: float | int,
-    draws: int = 1,
+    step_size: float | int | None = None,
+    draws: int | None = None,
     *,
     expectation: Callable[..., Expected] | None = None,
 ) -> BuresWassersteinGradient:
@@ -250,8 +249,9 @@ def bures_wasserstein_gradient(
     overshoots. `forward_backward` has no such limit.
 
     Args:
-        step_size: h.
-        draws: K, the draws a step.
+        step_size: h; by default half the inverse of the largest expected curvature met.
+        draws: K, the draws a step; by default 1 with a step size, and without one the fixed rule
+            `cubature()`, as at the largest step the noise of draws would be as wide as q.
         expectation: a rule in place of draws, such as `cubature()`.
 
     Returns:
@@ -271,14 +271,18 @@ def bures_wasserstein_gradient(
 
 
 def _parts(
-    name: str, step_size: float | int, draws: int, expectation: Callable[..., Expected] | None
-) -> tuple[Float[Array, ""], Callable[..., Expected]]:
-    if not (math.isfinite(step_size) and step_size > 0):
+    name: str, step_size: float | int | None, draws: int | None, expectation: Any
+) -> tuple[Float[Array, ""] | None, Callable[..., Expected]]:
+    if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
         raise RitzError(
             f"{name}: step_size={step_size} arrived, expected a positive number, such as the "
             "inverse of the largest curvature of the log density"
         )
+    if draws is None and step_size is None and expectation is None:
+        expectation = _Cubature()
+    draws = 1 if draws is None else draws
     if draws < 1:
         raise RitzError(f"{name}: draws={draws} arrived, expected at least 1")
     # As an array it is lifted out of the program, so that another value compiles nothing.
-    return jnp.asarray(float(step_size)), expectation or _Draws(draws)
+    size = None if step_size is None else jnp.asarray(float(step_size))
+    return size, expectation or _Draws(draws)

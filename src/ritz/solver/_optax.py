@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from ritz._errors import RitzError, whole_number
-from ritz.solver._base import AbstractSolver
+from ritz.solver._base import AbstractSolver, register
 
 
 class OptaxState(NamedTuple):
@@ -23,6 +23,7 @@ class OptaxSolver(AbstractSolver):
     r"""Gradient steps :math:`\lambda_{t+1} = \lambda_t + u_t(\hat g_t)` with u from Optax."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
+    guarantees: ClassVar[str] = "a stationary point of the loss, as the rate falls"
     transformation: Any = eqx.field(static=True)
 
     def init(self, problem: Any, key: Key[Array, ""]) -> OptaxState:
@@ -37,9 +38,14 @@ class OptaxSolver(AbstractSolver):
         update, opt = self.transformation.update(grad, state.opt, state.params)
         return OptaxState(optax.apply_updates(state.params, update), opt), info
 
+    def evaluations(self, problem: Any, state: OptaxState, steps: int) -> float | None:
+        return None if problem.points is None else float(problem.points * steps)
 
-def optax_solver(transformation: Any) -> OptaxSolver:
+
+def optax_solver(transformation: Any) -> AbstractSolver:
     """A solver from any Optax transformation.
+
+    One that needs more than gradients, as `ivon` does, has a method `solver` that makes its own.
 
     Args:
         transformation: for example `optax.adam(1e-2)` or an `optax.chain`.
@@ -56,6 +62,8 @@ def optax_solver(transformation: Any) -> OptaxSolver:
             f"a solver arrived as {type(transformation).__name__}; expected an Optax "
             "transformation such as optax.adam(0.01), or a ritz.solver.AbstractSolver"
         )
+    if hasattr(transformation, "solver"):
+        return transformation.solver()
     return OptaxSolver(transformation)
 
 
@@ -86,3 +94,6 @@ def adam(lr: Any = 0.02, steps: Any = 10_000) -> OptaxSolver:
 
 def _cosine(rate: Float[Array, ""], total: Float[Array, ""], count: Any) -> Float[Array, ""]:
     return 0.5 * rate * (1.0 + jnp.cos(jnp.pi * jnp.minimum(count / total, 1.0)))
+
+
+register("adam", adam, "gradient steps of the objective, for any family")

@@ -30,7 +30,7 @@ class Result:
     Attributes:
         state: the solver's last finite state.
         history: scalars by step.
-        stop_reason: "steps", "callback", "interrupted", "not finite", "data ended" or
+        stop_reason: "steps", "converged", "callback", "interrupted", "not finite", "data ended" or
             "callback failed".
         message: one line that explains the stop.
         steps: steps made in all, those before `start` included.
@@ -51,7 +51,7 @@ class Result:
     @property
     def ok(self) -> bool:
         """Whether the run ended as it was meant to."""
-        return self.stop_reason in ("steps", "callback", "data ended")
+        return self.stop_reason in ("steps", "converged", "callback", "data ended")
 
 
 def run(
@@ -79,7 +79,7 @@ def run(
     Args:
         problem: whatever the solver understands. If it has `explain(state, key, batch)`, that
             names what was not finite; if it has `oracles`, they are checked against
-            `solver.needs`.
+            `solver.needs`; if it has `at(step)`, each step sees what that gives.
         solver: the algorithm.
         steps: how many steps to make.
         key: the source of all randomness.
@@ -121,17 +121,21 @@ def run(
                     stop, message = "data ended", f"the batches ended after {done} steps"
                     break
                 if not finite:
+                    columns.pop("converged", None)
                     state, good, message = loop.replay(state, done, made, columns)
                     history.append({k: v[:good] for k, v in columns.items()})
                     done += good
                     stop = "not finite"
                     break
                 state, done = new, done + made
+                ended = bool(columns.pop("converged", [False])[-1])
                 history.append(columns)
                 info = {k: float(v[-1]) for k, v in columns.items()}
                 per_step = elapsed / made
                 bar.update(done, columns)
                 stop, message = _call(callbacks, state, done, info, strict)
+                if stop == "steps" and ended:
+                    stop = "converged"
                 if stop != "steps":
                     break
     except KeyboardInterrupt:
@@ -142,6 +146,8 @@ def run(
         if strict:
             raise RitzError(message)
         warnings.warn(message, RuntimeWarning, stacklevel=2)
+    elif not message:
+        message = solver.caution(state) or ""
     return Result(
         state, history, stop, message, done, spent() - spent_at_start, run_seconds, loop.compiled
     )
@@ -214,9 +220,10 @@ class _Loop:
         shape = tuple(np.shape(v) for v in jax.tree.leaves(xs))
         if shape not in self.programs:
             self.programs[shape] = self._program(self._body, *args)
-        state, infos, finite = self.programs[shape](*args)
-        columns = {name: np.asarray(v)[:size] for name, v in infos.items()}
-        return state, columns, bool(finite), size
+        state, infos, finite, made = self.programs[shape](*args)
+        made = int(made)
+        columns = {name: np.asarray(v)[:made] for name, v in infos.items()}
+        return state, columns, bool(finite), made
 
     def _body(
         self, problem: Any, solver: Any, state: Any, key: Any, done: Any, size: Any,
@@ -227,7 +234,7 @@ class _Loop:
         def step(i: Any, state: Any) -> Any:
             x = jax.tree.map(lambda v: v[i], xs)
             batch = None if self.batches is None else self.batches.get(arrays, x)
-            return solver.step(problem, state, keys[i], batch)
+            return solver.step(_at(problem, done + i), state, keys[i], batch)
 
         dynamic, static = eqx.partition(state, eqx.is_array)
         dynamic = jax.tree.map(lambda v: jax.lax.convert_element_type(v, v.dtype), dynamic)
@@ -237,17 +244,23 @@ class _Loop:
         _check_step(dynamic, shapes)
         infos = {k: jnp.zeros((self.capacity, *v.shape), v.dtype) for k, v in shapes[1].items()}
 
+        def more(carry: Any) -> Any:
+            i, _, infos = carry
+            if "converged" not in infos:
+                return i < size
+            return (i < size) & ~infos["converged"][jnp.maximum(i - 1, 0)].astype(bool)
+
         def body(carry: Any) -> Any:
             i, dynamic, infos = carry
             flat = jaxpr_as_fun(traced)(i, *jax.tree.leaves(dynamic))
             new, info = jax.tree.unflatten(jax.tree.structure(shapes), flat)
             return i + 1, new, {k: infos[k].at[i].set(info[k]) for k in infos}
 
-        _, dynamic, infos = jax.lax.while_loop(
-            lambda carry: carry[0] < size, body, (jnp.zeros_like(size), dynamic, infos)
+        made, dynamic, infos = jax.lax.while_loop(
+            more, body, (jnp.zeros_like(size), dynamic, infos)
         )
         finite = _all_finite(dynamic) & jnp.isfinite(infos["loss"]).all()
-        return eqx.combine(dynamic, static), infos, finite
+        return eqx.combine(dynamic, static), infos, finite, made
 
     def _host_steps(
         self, state: PyTree, done: int, size: int, xs: Any
@@ -257,11 +270,13 @@ class _Loop:
             x = jax.tree.map(lambda v, i=i: v[i], xs)
             batch = None if self.batches is None else self.batches.get(self.arrays, x)
             key = jax.random.fold_in(self.key, done + i)
-            state, info = self.solver.step(self.problem, state, key, batch)
+            state, info = self.solver.step(_at(self.problem, done + i), state, key, batch)
             rows.append(info)
+            if bool(info.get("converged", False)):
+                break
         columns = {k: np.asarray([row[k] for row in rows]) for k in rows[0]}
         finite = bool(np.isfinite(columns["loss"]).all()) and _host_finite(state)
-        return state, columns, finite, size
+        return state, columns, finite, len(rows)
 
     def replay(
         self, state: PyTree, done: int, made: int, columns: dict[str, np.ndarray]
@@ -287,6 +302,11 @@ class _Loop:
         return kept, low, f"step {done + low} is not finite: {reason}; the state before it is kept"
 
 
+def _at(problem: Any, step: Any) -> Any:
+    """The problem at a step, where it changes with it."""
+    return problem.at(step) if hasattr(problem, "at") else problem
+
+
 def _check(problem: Any, solver: AbstractSolver, steps: Any, callbacks: Any) -> None:
     whole_number("steps", steps, 0)
     if not isinstance(callbacks, Iterable):
@@ -299,11 +319,21 @@ def _check(problem: Any, solver: AbstractSolver, steps: Any, callbacks: Any) -> 
         return
     lacking = sorted(solver.needs - oracles)
     if lacking:
+        own = getattr(getattr(problem, "family", None), "solver", None)
+        instead = f"use solver={own!r}" if own else "ritz.solver.adam() needs only grad"
         raise RitzError(
             f"{type(solver).__name__} needs {', '.join(lacking)}, which this "
             f"{type(problem).__name__} cannot offer (it has {', '.join(sorted(oracles))}); "
-            "ritz.solver.adam() needs only grad"
+            f"{instead}"
         )
+    for oracle in sorted(solver.needs) if hasattr(problem, "refuses") else ():
+        reason = problem.refuses(oracle)
+        if reason is not None:
+            raise RitzError(
+                f"{type(solver).__name__} needs {oracle}, second derivatives of the log density, "
+                f"which this one lacks ({reason}); solver='pathfinder' and "
+                "solver='natural_gradient' need its gradient alone"
+            )
 
 
 def _check_step(dynamic: Any, shapes: Any) -> None:

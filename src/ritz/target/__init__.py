@@ -7,14 +7,17 @@ from ritz.target._base import (
     Site,
     check_values,
     float_dtype,
+    named,
     term_name,
 )
 from ritz.target._batched import from_batches
 from ritz.target._failure import NeedsValues, label, needs_values
 from ritz.target._from_numpyro import from_numpyro
+from ritz.target._interactions import interactions
 from ritz.target._log_density import LogDensityTarget, from_log_density
 from ritz.target._numpyro import NumPyroTarget
 from ritz.target._saved import SavedTarget
+from ritz.target._simulated import SimulatedTarget, from_simulator
 
 __all__ = [
     "LOG_DET",
@@ -24,13 +27,17 @@ __all__ = [
     "NumPyroTarget",
     "Quantity",
     "SavedTarget",
+    "SimulatedTarget",
     "Site",
     "check_values",
     "float_dtype",
     "from_batches",
     "from_log_density",
     "from_numpyro",
+    "from_simulator",
+    "interactions",
     "label",
+    "named",
     "needs_values",
     "term_name",
 ]

@@ -3,13 +3,14 @@
 import abc
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+import paramax
+from jaxtyping import Array, Float, Key, PyTree
 
 from ritz._errors import RitzError
 
@@ -78,8 +79,15 @@ class AbstractTarget(eqx.Module):
     .. math:: \log\tilde p_x(x) = \log\tilde p(T(x)) + \log|\det \partial T/\partial x|.
 
     All methods take one point; batch them with `jax.vmap`.
+
+    A target may have parameters of its own, such as the weights of a decoder: the floating arrays
+    of the fields that `trainable` names, which a fit trains along with the family.
+
+    Attributes:
+        trainable: the names of these fields.
     """
 
+    trainable: ClassVar[tuple[str, ...]] = ()
     sites: eqx.AbstractVar[tuple[Site, ...]]
     observed: eqx.AbstractVar[tuple[Quantity, ...]]
     deterministic: eqx.AbstractVar[tuple[Quantity, ...]]
@@ -93,6 +101,23 @@ class AbstractTarget(eqx.Module):
     def continuous_dim(self) -> int:
         """How many of them are continuous; those of discrete sites come after."""
         return next((site.start for site in self.sites if site.values is not None), self.dim)
+
+    @property
+    def params(self) -> PyTree:
+        """What is trained of it: by field, its floating arrays; None where nothing is."""
+        arrays = {name: _floating(getattr(self, name)) for name in self.trainable}
+        return arrays if jax.tree.leaves(arrays) else None
+
+    def with_params(self, params: PyTree) -> Any:
+        """The same target with other values of `params`."""
+        fields = [getattr(self, name) for name in self.trainable]
+        new = [eqx.combine(params[n], v) for n, v in zip(self.trainable, fields, strict=True)]
+        return eqx.tree_at(lambda t: [getattr(t, name) for name in self.trainable], self, new)
+
+    @property
+    def trained(self) -> dict[str, Array]:
+        """The values of `params` in the model's own parameters, by name."""
+        return named(self.params)
 
     @property
     def has_density(self) -> bool:
@@ -113,6 +138,18 @@ class AbstractTarget(eqx.Module):
     def has_model(self) -> bool:
         """Whether it can predict its observed sites."""
         return False
+
+    @property
+    def can_simulate(self) -> bool:
+        """Whether `simulate` can draw parameters and data together."""
+        return False
+
+    def simulate(self, key: Key[Array, ""]) -> tuple[Float[Array, " d"], Any]:
+        """A draw of the unconstrained vector from the prior, and of data given it."""
+        raise RitzError(
+            f"a {type(self).__name__} cannot draw data; use a NumPyro model, or "
+            "ritz.target.from_simulator"
+        )
 
     @abc.abstractmethod
     def log_density(
@@ -200,6 +237,20 @@ def check_values(sites: tuple[Site, ...], values: Any, *, partial: bool = False)
         if not jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.complexfloating):
             raise RitzError(f"site {name!r}: the value given has dtype {dtype}, expected numbers")
     return values
+
+
+def _floating(part: PyTree) -> PyTree:
+    frozen = lambda leaf: isinstance(leaf, paramax.NonTrainable)
+    return eqx.filter(part, eqx.is_inexact_array, is_leaf=frozen)
+
+
+def named(params: PyTree) -> dict[str, Array]:
+    """The arrays of a target's `params`, by their place, such as `layers.0.bias`."""
+    if params is not None and len(params) == 1:
+        (params,) = params.values()
+    leaves = jax.tree.leaves_with_path(params)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+    return {name or "theta": leaf for name, (_, leaf) in zip(names, leaves, strict=True)}
 
 
 def float_dtype() -> Any:

@@ -40,6 +40,7 @@ class Plates(Messenger):
         rows: plate -> which ones, for those of which it sees some.
         steps: the index of each scan that is being traced, outermost first.
         lengths: their lengths.
+        depth: how many bodies of `scan` and `cond` are being traced.
     """
 
     def __init__(self, fn: Any, *, whole: bool, keep: frozenset[str] = frozenset()) -> None:
@@ -50,6 +51,7 @@ class Plates(Messenger):
         self.rows: dict[str, Any] = {}
         self.steps: list[Any] = []
         self.lengths: list[int] = []
+        self.depth = 0
         super().__init__(fn)
 
     def process_message(self, msg: Any) -> None:
@@ -59,6 +61,11 @@ class Plates(Messenger):
                 msg["args"] = (size, None)
                 msg["value"] = jnp.arange(size)
             self.sizes[name] = int(size)
+        if msg["type"] == "param" and self.depth > 0:
+            raise RitzError(
+                f"numpyro.param({msg['name']!r}, …) is inside scan or cond, where it cannot be "
+                "trained; write it before them"
+            )
         if msg["type"] == "control_flow":
             self._follow(msg)
 
@@ -72,7 +79,7 @@ class Plates(Messenger):
 
     def _follow(self, msg: Any) -> None:
         if msg["fn"].__name__ != "scan_wrapper":
-            _follow(msg, self)
+            _follow(msg, self._inside)
             return
         body, carry, xs, length, reverse = msg["args"]
         length = len(jax.tree.leaves(xs)[0]) if length is None else length
@@ -80,10 +87,19 @@ class Plates(Messenger):
         # NumPyro counts steps as they run; counted with the data, a step of a reversed scan
         # finds its own values.
         def counted(carry: Any, x: Any) -> Any:
-            with self, self._at(x[0], length):
+            with self._inside(), self._at(x[0], length):
                 return body(carry, x[1])
 
         msg["args"] = (counted, carry, (jnp.arange(length), xs), length, reverse)
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        self.depth += 1
+        try:
+            with self:
+                yield
+        finally:
+            self.depth -= 1
 
     @contextmanager
     def _at(self, step: Any, length: int) -> Iterator[None]:
@@ -121,6 +137,23 @@ class _ScaleRows(Messenger):
                     msg["scale"] = factor * (1.0 if msg["scale"] is None else msg["scale"])
 
 
+class parameters(Messenger):
+    """Gives the model's own parameters their values.
+
+    Args:
+        fn: the model.
+        values: by name.
+    """
+
+    def __init__(self, fn: Any, values: Mapping[str, Any]) -> None:
+        self.values = values
+        super().__init__(fn)
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "param" and msg["name"] in self.values:
+            msg["value"] = self.values[msg["name"]]
+
+
 class unconditioned(Messenger):
     """Turns observed sites into sampled ones, as many as there are data; factors stay."""
 
@@ -132,15 +165,15 @@ class unconditioned(Messenger):
             msg["is_observed"] = False
             msg["value"] = None
         if msg["type"] == "control_flow":
-            _follow(msg, self)
+            _follow(msg, lambda: self)
 
 
-def _follow(msg: Any, handler: Messenger) -> None:
-    """Put a handler into the bodies of a scan or cond."""
+def _follow(msg: Any, handler: Callable[[], Any]) -> None:
+    """Put a handler, a context, into the bodies of a scan or cond."""
 
     def inside(body: Callable[..., Any]) -> Callable[..., Any]:
         def run(*operands: Any) -> Any:
-            with handler:
+            with handler():
                 return body(*operands)
 
         return run

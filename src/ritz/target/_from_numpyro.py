@@ -8,6 +8,7 @@ from ritz._errors import RitzError
 from ritz.target._failure import NeedsValues, label
 from ritz.target._held import EVERYTHING, INTEGERS, NOTHING, hold
 from ritz.target._numpyro import NumPyroTarget
+from ritz.target._parameters import parameters
 from ritz.target._plan import Plan, plan
 from ritz.target._structure import Structure, structure
 from ritz.target._treatment import Treatment, treated
@@ -36,6 +37,9 @@ def from_numpyro(
     combinations, or that `discrete` says is not to be summed, becomes a part of the vector x
     instead, one number for each element, which a family draws. `lines` of the target says what
     was done.
+
+    Sites of `numpyro.param` are the model's own parameters: a fit trains them along with the
+    family, and `trained` of its target has their values.
 
     The log density is that of NumPyro, with two differences. `handlers.scale` and
     `handlers.mask` around a constrained latent site change its density and not its Jacobian, so
@@ -113,6 +117,7 @@ def assemble(
     if not found.sites:
         raise RitzError(f"model {label(model)!r} has no latent site: nothing to infer")
     treatment.check(found.discrete, found.sites)
+    theta, maps = parameters(model, held, found.params) if found.params and planned else ({}, {})
     target = NumPyroTarget(
         sites=found.sites,
         observed=found.observed,
@@ -126,6 +131,8 @@ def assemble(
         holds_all=holds_all,
         plan=Plan(found.discrete) if found.discrete else None,
         relaxed=treatment.relaxed(found.sites),
+        theta=theta,
+        theta_maps=maps,
     )
     if not planned:
         return target

@@ -71,7 +71,7 @@ def joint(
         return out[-1], traced, read(traced, plates)
 
     names = {site.name for site in target.sites}
-    scans = Scans(target.model, target.plan.sites, step, indices, names, weights or {})
+    scans = Scans(target.bound, target.plan.sites, step, indices, names, weights or {})
     value_of = target.plan.value_of(indices, others)
     traced, plates = effects.run(scans, args, kwargs, seed, value_of, **options)
     traced = scans.take(traced)

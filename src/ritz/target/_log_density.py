@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+import paramax
+from jaxtyping import Array, Float, Key, PyTree
 from numpyro.distributions import constraints as nc
 from numpyro.distributions.transforms import biject_to
 
@@ -22,12 +23,18 @@ from ritz.target._base import (
     float_dtype,
 )
 from ritz.target._constraints import describe
+from ritz.target._parameters import trainable
 from ritz.target._start import search
 
 
 class LogDensityTarget(AbstractTarget):
-    """An unnormalised log density of a pytree; made by `from_log_density`."""
+    """An unnormalised log density of a pytree; made by `from_log_density`.
 
+    Attributes:
+        theta: what is trained of it, if anything; the second argument of its function.
+    """
+
+    trainable: ClassVar[tuple[str, ...]] = ("theta",)
     sites: tuple[Site, ...]
     observed: tuple[Quantity, ...]
     deterministic: tuple[Quantity, ...]
@@ -37,6 +44,7 @@ class LogDensityTarget(AbstractTarget):
     # Functions among the example's leaves (the activations of a network), by position.
     fixed: tuple[tuple[int, Any], ...] = eqx.field(static=True)
     example: Float[Array, " d"]
+    theta: PyTree = None
 
     def log_density(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
@@ -51,10 +59,16 @@ class LogDensityTarget(AbstractTarget):
                 f"the log density {self.name!r} holds its own data and takes no batches; write the "
                 "model with NumPyro to fit it in batches"
             )
-        density = jnp.asarray(self.fn(self.pack(self.constrain(x))), float_dtype())
+        density = jnp.asarray(self.of(self.pack(self.constrain(x))), float_dtype())
         return {self.name: density} | {
             name + LOG_DET: value for name, value in self._log_dets(x).items()
         }
+
+    def of(self, values: Any) -> Any:
+        """The function's answer, at values in the user's own structure."""
+        return (
+            self.fn(values) if self.theta is None else self.fn(values, paramax.unwrap(self.theta))
+        )
 
     @property
     def name(self) -> str:
@@ -117,7 +131,7 @@ class LogDensityTarget(AbstractTarget):
 
 
 def from_log_density(
-    fn: Callable[..., Any], example: Any, constraints: Any = None
+    fn: Callable[..., Any], example: Any, constraints: Any = None, *, theta: Any = None
 ) -> LogDensityTarget:
     r"""The distribution whose unnormalised log density is `fn`.
 
@@ -130,19 +144,31 @@ def from_log_density(
         constraints: constraints of `numpyro.distributions.constraints` laid out like `example`.
             One constraint in place of a part of the example holds for every array in that part;
             what has none, or None, is unconstrained. A dict needs only the constrained entries.
+        theta: a pytree that `fn` takes as a second argument, such as an Equinox module. A fit
+            trains its floating arrays (`paramax.NonTrainable` keeps one as it is) along with the
+            family, and its `target.theta` holds the trained ones.
 
     Returns:
         the target. Its sites are named after their place in the example, as in `layers.0.bias`.
 
     Raises:
-        RitzError: for an example that is empty, not numbers or outside its constraint, and where
-            `fn` fails or does not return one real number.
+        RitzError: for an example that is empty, not numbers or outside its constraint, a theta
+            without floating numbers, and where `fn` fails or does not return one real number.
 
     >>> import jax.numpy as jnp
     >>> from numpyro.distributions import constraints
     >>> gamma = lambda p: jnp.log(p["rate"]) - 2.0 * p["rate"]
     >>> from_log_density(gamma, {"rate": 1.0}, {"rate": constraints.positive}).dim
     1
+
+    The evidence of one number y = 2 under a Normal(0, sqrt(1 + s^2)) is largest at s^2 = 3:
+
+    >>> import ritz
+    >>> def joint(z, log_s):  # z ~ Normal(0, s), y ~ Normal(z, 1)
+    ...     return -0.5 * (z**2 * jnp.exp(-2 * log_s) + (2.0 - z) ** 2) - log_s
+    >>> fit = ritz.fit(from_log_density(joint, 0.0, theta=0.0), steps=3000, progress=False)
+    >>> bool(abs(jnp.exp(2 * fit.target.theta) - 3.0) < 0.2)
+    True
     """
     if not callable(fn):
         raise RitzError(f"the log density is a {type(fn).__name__}; expected a function")
@@ -173,6 +199,7 @@ def from_log_density(
         treedef=treedef,
         fixed=tuple(fixed),
         example=jnp.asarray(np.concatenate(parts), float_dtype()),
+        theta=None if theta is None else trainable(theta),
     )
     _check_scalar(target)
     return target
@@ -249,7 +276,7 @@ def _children(node: Any) -> tuple[list[Any], Any]:
 
 def _check_scalar(target: LogDensityTarget) -> None:
     try:
-        out = jax.eval_shape(lambda x: target.fn(target.pack(target.constrain(x))), target.example)
+        out = jax.eval_shape(lambda x: target.of(target.pack(target.constrain(x))), target.example)
     except Exception as error:
         reason = " ".join(str(error).split())[:240]
         raise RitzError(

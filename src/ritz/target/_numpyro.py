@@ -3,16 +3,24 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from ritz.target import _effects as effects
 from ritz.target import _factors, _posterior, _terms
-from ritz.target._base import FREE, AbstractTarget, Quantity, Site, check_values, float_dtype
+from ritz.target._base import (
+    FREE,
+    AbstractTarget,
+    Quantity,
+    Site,
+    check_values,
+    float_dtype,
+    named,
+)
 from ritz.target._failure import explain
 from ritz.target._held import hold, release
 from ritz.target._joint import Joint, joint
@@ -42,6 +50,22 @@ class NumPyroTarget(AbstractTarget):
     plan: Plan | None = eqx.field(static=True, default=None)
     # Discrete sites with coordinates of their own, whose values may lie between the integers.
     relaxed: frozenset[str] = eqx.field(static=True, default=frozenset())
+    # The model's own parameters (`numpyro.param`), unconstrained, and their maps to the model.
+    trainable: ClassVar[tuple[str, ...]] = ("theta",)
+    theta: dict[str, PyTree] = eqx.field(default_factory=dict)
+    theta_maps: dict[str, Any] = eqx.field(default_factory=dict)
+
+    @property
+    def bound(self) -> Any:
+        """The model, with the values of its parameters."""
+        return effects.parameters(self.model, self._own()) if self.theta else self.model
+
+    def _own(self) -> dict[str, PyTree]:
+        return {name: jax.tree.map(self.theta_maps[name], v) for name, v in self.theta.items()}
+
+    @property
+    def trained(self) -> dict[str, Array]:
+        return named({"theta": self._own()})
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -89,7 +113,7 @@ class NumPyroTarget(AbstractTarget):
         args, kwargs = release((args, kwargs))
         value_of = effects.at({site.name: site for site in self.sites}, x, relaxed)
         return effects.run(
-            self.model,
+            self.bound,
             args,
             kwargs,
             jax.random.key(0) if key is None else key,
@@ -193,6 +217,15 @@ class NumPyroTarget(AbstractTarget):
         drawn = self._redraw(key, args, kwargs, None)
         return {q.name: drawn[q.name] for q in (*self.sites, *self.deterministic, *self.observed)}
 
+    @property
+    def can_simulate(self) -> bool:
+        return bool(self.observed) and self.holds_all
+
+    def simulate(self, key: Key[Array, ""]) -> tuple[Float[Array, " d"], dict[str, Array]]:
+        drawn = self.prior_predict(key)
+        x = self.unconstrain({site.name: drawn[site.name] for site in self.sites})
+        return x, {q.name: drawn[q.name] for q in self.observed}
+
     def observed_data(self) -> dict[str, Array]:
         """The data at the observed sites."""
         traced, _ = self.run(jnp.zeros(self.dim, float_dtype()))
@@ -223,7 +256,7 @@ class NumPyroTarget(AbstractTarget):
         if self.plan is not None:
             value_of = self.plan.value_of({}, value_of)
         traced, _ = effects.run(
-            self.model,
+            self.bound,
             args,
             kwargs,
             key,
@@ -237,7 +270,7 @@ class NumPyroTarget(AbstractTarget):
 
     def _redraw(self, key: Any, args: Any, kwargs: Any, value_of: Any) -> dict[str, Array]:
         """Every site's value where observed ones are drawn."""
-        free = effects.unconditioned(self.model)
+        free = effects.unconditioned(self.bound)
         try:
             traced, _ = effects.run(free, args, kwargs, key, value_of, keep=self.declared)
         except Exception as error:

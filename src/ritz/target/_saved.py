@@ -1,7 +1,8 @@
 """What a fit file keeps of a target: its sites and transforms, without data or density."""
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
@@ -16,6 +17,14 @@ class SavedTarget(AbstractTarget):
     sites: tuple[Site, ...]
     observed: tuple[Quantity, ...]
     deterministic: tuple[Quantity, ...]
+    # Parameters of its own: as they were trained, and in the model's own space, by name.
+    trainable: ClassVar[tuple[str, ...]] = ("theta",)
+    theta: tuple[Array, ...] = ()
+    values: dict[str, Array] = eqx.field(default_factory=dict)
+
+    @property
+    def trained(self) -> dict[str, Array]:
+        return self.values
 
     @property
     def has_density(self) -> bool:

@@ -58,6 +58,7 @@ class Structure:
         plates: plate -> its rows.
         taken: plate -> how many of them the run saw.
         discrete: the latent sites that are summed out.
+        params: the constraint of each `numpyro.param`.
     """
 
     entries: tuple[Entry, ...]
@@ -65,6 +66,7 @@ class Structure:
     plates: dict[str, int]
     taken: dict[str, int]
     discrete: tuple[Discrete, ...] = ()
+    params: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -121,8 +123,7 @@ def structure(
             if laws.is_discrete(msg["fn"]):
                 into = own if msg["name"] in drawn else summed
                 into[msg["name"]] = discrete(msg, plates.lengths[-1] if plates.lengths else None)
-                return first(msg)
-            return _placeholder(msg)
+            return anywhere(msg, plates)
 
         look = effects.noted(value, summed)
         traced, plates = effects.run(model, args, kwargs, key, look, whole=whole, keep=keep)
@@ -137,6 +138,11 @@ def structure(
     except Exception as error:
         raise explain(error, model) from error
     return found[-1]
+
+
+def anywhere(msg: Any, plates: effects.Plates) -> Any:
+    """Any value of a latent site: zero in unconstrained space, or the first."""
+    return first(msg) if laws.is_discrete(msg["fn"]) else _placeholder(msg)
 
 
 def _placeholder(msg: Any) -> Any:
@@ -172,20 +178,20 @@ def _read(
     summed: dict[str, Discrete],
     own: dict[str, Discrete],
 ) -> Structure:
-    entries, deterministic = [], []
+    entries, deterministic, params = [], [], {}
     frees = _terms.attached(traced, FREE)
     for name, site in traced.items():
         if site["type"] == "param":
-            raise RitzError(
-                f"site {name!r} is a numpyro.param; give it a prior with numpyro.sample, or fix it"
-            )
+            params[name] = site["kwargs"].get("constraint", constraints.real)
         if site["type"] == "deterministic" and not name.endswith(FREE):
             shape = jnp.shape(site["value"])
             deterministic.append(Quantity(name, shape, _dims(site, shape, 0)))
         if site["type"] == "sample":
             entries.append(_entry(name, site, frees.get(name), summed, own))
     sizes, taken = dict(plates.sizes), dict(plates.taken)
-    return Structure(tuple(entries), tuple(deterministic), sizes, taken, tuple(summed.values()))
+    return Structure(
+        tuple(entries), tuple(deterministic), sizes, taken, tuple(summed.values()), params
+    )
 
 
 def _entry(name: str, site: Any, free: Any, summed: Container[str], own: Any) -> Entry:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions.transforms import biject_to
 
+from ritz import _log_mass
 from ritz.target._base import LOG_DET, float_dtype
 from ritz.target._effects import Plates, Trace
 from ritz.target._laws import is_discrete, plain, unwrapped
@@ -44,14 +45,14 @@ def log_prob(site: Any, *, scaled: bool = True) -> Any:
     fn, between = site["fn"], jnp.asarray(site["value"])
     if is_discrete(fn) and not site["is_observed"] and between.dtype.kind == "f":
         # A choice of 0 or 1 that is relaxed: its log mass, extended linearly.
-        ends = [fn.log_prob(jnp.full(between.shape, end)) for end in (0, 1)]
+        ends = [_log_mass.log_prob(fn, jnp.full(between.shape, end)) for end in (0, 1)]
         value = (1.0 - between) * ends[0] + between * ends[1]
     elif isinstance(unwrapped(fn), CATEGORICAL) and not site["is_observed"] and plain(fn):
         value = _looked_up(unwrapped(fn), between)
     elif site["intermediates"]:
         value = site["fn"].log_prob(site["value"], site["intermediates"])
     else:
-        value = site["fn"].log_prob(site["value"])
+        value = _log_mass.log_prob(fn, site["value"])
     return value * site["scale"] if scaled and site["scale"] is not None else value
 
 

@@ -7,19 +7,20 @@ near the mode, and F knows how far z is. With u in all rows of a Cholesky factor
 grows as d, with one entry of u in each row (mean field) at most as its root. Diagonals C_ii =
 phi(s_i) of slope at most 1, such as softplus, keep the upper bound.
 
-Paper: K. Kim, K. Wu, J. Oh and J. Gardner, "Practical and matching gradient variance bounds for
-black-box variational Bayesian inference", ICML 2023, arXiv:2303.10472. The moments of u: J. Domke,
-"Provable gradient variance guarantees for black-box variational inference", NeurIPS 2019,
-arXiv:1906.08241.
+Paper: Kim, Wu, Oh and Gardner, "Practical and matching gradient variance bounds for black-box
+variational Bayesian inference", ICML 2023, arXiv:2303.10472. The moments of u: Domke, "Provable
+gradient variance guarantees for black-box variational inference", NeurIPS 2019, arXiv:1906.08241.
 
 The bounds: write F = E f + h with the negative log joint f, L-smooth with mode a, and the negative
 entropy h; and F = E f' + KL(q || p'), where f' exceeds its least value f'* at a' by at least mu / 2
 times the squared distance. For one draw of a normal u (kurtosis k = 3), with J = d + k for Cholesky
 factors and 2k sqrt(d) + 1 for mean field,
     E|g|^2 <= |grad F|^2 + (4 L^2 J / mu) (F - f'*) + 2 L^2 J |a - a'|^2,
-where F - f'* = (F - F*) + (F* - f'*). For a quadratic f of least curvature l and a linear map,
-    E|g|^2 >= |grad F|^2 + 2 l (E f - f*),
-since the scale's gradient alone varies by |grad f|^2 at m, and C's columns add theirs.
+where F - f'* = (F - F*) + (F* - f'*). The lower bound is derived here, it is not the paper's: for a
+quadratic f of Hessian H >= l I and a linear map,
+    E|g|^2 >= |grad F|^2 + 2 l (E f - f*) = |grad F|^2 + l ((m - a)'H(m - a) + tr(C'HC)),
+since the location's gradient v + HCu, v = H(m - a), varies by tr(C'H^2 C) and the diagonal's
+(v + HCu)_i u_i by |v|^2 at least: its parts odd and even in u are uncorrelated.
 
 Scaled down: no runs of gradient descent, which the paper has too. 7 seeds for each d = 2, 4 to 256,
 two targets and two families are 224 parameter points, with linear and softplus maps in turn and

@@ -5,8 +5,8 @@ follow the likelihood in the few directions that matter, and pays for all others
 likelihood kappa = (weights / data) times restores the balance, so that prior variance, length scale
 and output scale can be learned by ascent with the weights, on all data, in one run.
 
-Paper: E. Harvey, M. Petrov and M. Hughes, "Learning hyperparameters via a data-emphasized
-variational objective", 2025, arXiv:2502.01861.
+Paper: E. Harvey, M. Petrov and M. C. Hughes, "Learning hyperparameters via a data-emphasized
+variational objective", AISTATS 2026, arXiv:2502.01861.
 
 Scaled down: from fine-tuned image classifiers to the paper's second case, a Gaussian process
 approximated by 2,048 random Fourier features, on a small data set. Adam on all rows at each step,
@@ -21,7 +21,10 @@ scale and prior variance are one setting there. Neither its grid nor its split w
 
 Thresholds: the catalogue's; "accuracy higher" is a point higher. Over three sets of five seeds the
 accuracy is 0.6 to 0.7 points above the grid search's and 3.7 to 4.2 above that with kappa = 1, the
-NLL 0.48 to 0.50 nats lower. Its NLL is about the grid's: 0.01 to 0.02 nats higher.
+NLL 0.48 to 0.50 nats lower. Its NLL is about the grid's: 0.01 to 0.02 nats higher. Steps are those
+that the runs report. With equal steps a fit, as the catalogue has it, their share is that of fits
+by design, 1 of 36 + 1: it tells what a search costs and cannot fail, so the other checks carry the
+claim.
 
 Wrong variant: all of the ELBO is multiplied by kappa, the KL divergence too.
 """
@@ -95,7 +98,10 @@ class DataEmphasised(eqx.Module):
 
 
 def learn(data: Any, counts: tuple[float, float], seed: int, steps: int) -> Any:
-    """q, length scales and output scales by seed, likelihood and divergence counted so often."""
+    """What `ritz.solver.run` leaves: q, length scales and output scales by seed.
+
+    Likelihood and divergence are counted so often.
+    """
     ones = jnp.ones(len(data[0]))
     start = {
         "mean": jnp.zeros((len(data[0]), FEATURES, 10)),
@@ -105,7 +111,7 @@ def learn(data: Any, counts: tuple[float, float], seed: int, steps: int) -> Any:
     }
     problem = DataEmphasised(start, data, *[jnp.asarray(c, dtype=float) for c in counts])
     adam, key = ritz.solver.adam(0.1, steps), jax.random.key(seed)
-    return ritz.solver.run(problem, adam, steps, key, progress=False, strict=True).state.params
+    return ritz.solver.run(problem, adam, steps, key, progress=False, strict=True)
 
 
 def predict(params: Any, data: Any, tests: Any, seed: int) -> Any:
@@ -149,30 +155,32 @@ class Penalised(eqx.Module):
 
 
 def penalised(data: Any, scales: Any, variances: Any, rows: int, steps: int) -> Any:
-    """Weights and rows' log-likelihoods, for a length scale a seed and variances (seeds, any)."""
+    """Weights, rows' log-likelihoods and steps, for a length scale and any variances a seed."""
     x, y, frequencies, phases = data
     f = jax.vmap(features)(x, frequencies, phases, jnp.asarray(scales, dtype=float))
     start = jnp.zeros((len(x), FEATURES, variances.shape[1], 10))
     learnt = jnp.asarray(np.arange(ROWS) < rows, dtype=float)
     problem = Penalised(start, f, y, learnt, jnp.asarray(variances, dtype=float))
     adam, key = ritz.solver.adam(0.1, steps), jax.random.key(0)  # the key is of no use
-    w = ritz.solver.run(problem, adam, steps, key, progress=False, strict=True).state.params
-    return w, np.asarray(problem.rows_by_setting(w))
+    left = ritz.solver.run(problem, adam, steps, key, progress=False, strict=True)
+    w = left.state.params
+    return w, np.asarray(problem.rows_by_setting(w)), left.steps * variances.shape[1]
 
 
 def grid_search(data: Any, tests: Any, steps: int) -> Any:
-    """Test rows' class probabilities, the setting they are from, and what chooses settings."""
+    """Test rows' class probabilities, their setting, what chooses settings, and steps a seed."""
     seeds = len(data[0])
     grid = np.stack(np.meshgrid(LENGTH_SCALES, PRIOR_VARIANCES, indexing="ij"), -1).reshape(-1, 2)
     tried = np.tile(PRIOR_VARIANCES, (seeds, 1))
-    held = [penalised(data, np.full(seeds, s), tried, LEARNT, steps)[1] for s in LENGTH_SCALES]
-    chosen_by = np.concatenate(held, axis=1)[:, :, LEARNT:].mean(-1)
+    tries = [penalised(data, np.full(seeds, s), tried, LEARNT, steps) for s in LENGTH_SCALES]
+    chosen_by = np.concatenate([held for _, held, _ in tries], axis=1)[:, :, LEARNT:].mean(-1)
     best = grid[chosen_by.argmax(1)]
-    w = penalised(data, best[:, 0], best[:, 1:], ROWS, steps)[0][:, :, 0]
+    w, _, last = penalised(data, best[:, 0], best[:, 1:], ROWS, steps)
+    taken = last + sum(each for _, _, each in tries)
     _, _, frequencies, phases = data
     scales = jnp.asarray(best[:, 0], dtype=float)
     f = jax.vmap(features)(tests[0], frequencies, phases, scales)
-    return np.asarray(jax.nn.softmax(f @ w)), best, chosen_by
+    return np.asarray(jax.nn.softmax(f @ w[:, :, 0])), best, chosen_by, taken
 
 
 # -- the wrong variant: what the checks must catch ------------------------------------------------
@@ -187,9 +195,9 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
     """The data-emphasised ELBO, the plain one, and the grid search."""
     steps = STEPS // 50 if quick else STEPS
     data, tests = _data(seeds)
-    ours = learn(data, ALL_EMPHASISED if wrong else (KAPPA, 1.0), seeds[0], steps)
-    plain = learn(data, (1.0, 1.0), seeds[0], steps)
-    searched, settings, held = grid_search(data, tests, steps)
+    left = learn(data, ALL_EMPHASISED if wrong else (KAPPA, 1.0), seeds[0], steps)
+    ours, plain = left.state.params, learn(data, (1.0, 1.0), seeds[0], steps).state.params
+    searched, settings, held, taken = grid_search(data, tests, steps)
     found = {
         "kappa": predict(ours, data, tests, seeds[0]),
         "kappa = 1": predict(plain, data, tests, seeds[0]),
@@ -197,8 +205,8 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
     }
     labels = np.asarray(tests[1])
     accuracy = {k: (p.argmax(-1) == labels).mean(1) for k, p in found.items()}
-    taken = {k: np.take_along_axis(p, labels[..., None], -1) for k, p in found.items()}
-    nll = {k: -np.log(np.maximum(p, 1e-12)).mean((1, 2)) for k, p in taken.items()}
+    given = {k: np.take_along_axis(p, labels[..., None], -1) for k, p in found.items()}
+    nll = {k: -np.log(np.maximum(p, 1e-12)).mean((1, 2)) for k, p in given.items()}
     figures = {}
     for name in found:
         figures[f"accuracy, {name}"] = float(accuracy[name].mean())
@@ -214,13 +222,12 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
     figures["prior variance of a logit, grid (geometric mean)"] = float(
         np.exp(np.log(settings[:, 1]).mean())
     )
-    fits = len(LENGTH_SCALES) * len(PRIOR_VARIANCES) + 1
     behind = float((accuracy["grid"] - accuracy["kappa"]).mean())
     ahead = float((accuracy["kappa"] - accuracy["kappa = 1"]).mean())
     of = "means over seeds"
     checks = (
         Check("accuracy below the grid search's", behind, "<=", 0.015, f"test rows, {of}"),
-        Check("gradient steps as a share of its", 1.0 / fits, "<=", 0.25, f"of {fits} fits"),
+        Check("gradient steps as a share of its", left.steps / taken, "<=", 0.25, f"of {taken:,}"),
         Check(
             "NLL below that with kappa = 1",
             float((nll["kappa = 1"] - nll["kappa"]).mean()),

@@ -35,14 +35,13 @@ second experiment can tell: the control variates of its second task have a mean.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import ritz
+from ritz.estimator import likeliest_kernel, vector_control_variates
 from ritz.papers._base import Check, Result
 from ritz.plot import canvas
 
@@ -58,86 +57,19 @@ METHODS = ("Monte Carlo", "separate", "joint")
 # -- the method: with Ritz's public API, so that it shows how one uses it -------------------------
 
 
-def stein_kernel(x: Any, y: Any, at_x: Any, at_y: Any, length: Any) -> Any:
-    """S_x S_y k for a Gaussian k, where S h = div h + h'(score)."""
-    apart = x[:, None] - y[None]
-    squares = (apart**2).sum(-1) / length**2
-    scores = ((at_x[:, None] - at_y[None]) * apart).sum(-1)
-    slopes = (x.shape[1] - squares + scores) / length**2
-    return jnp.exp(-0.5 * squares) * (slopes + at_x @ at_y.T)
-
-
-class Coupled(eqx.Module):
-    """Ridge regressions of all tasks, coupled by B, in every repetition."""
-
-    params: Any  # B: (repetitions, tasks, tasks)
-    kernel: Any  # uncoupled: (repetitions, tasks x points, tasks x points)
-    y: Any  # (repetitions, tasks x points), standardised
-    ridge: Any  # (repetitions,)
-    oracles = frozenset({"regression", "energies"})
-
-    def regression(self, coupling: Any) -> tuple[Any, Any]:
-        """Intercepts, which are the estimates, and the weight of each point."""
-        n, tasks = self.y.shape[1], coupling.shape[1]
-        task = jnp.repeat(jnp.eye(tasks), n // tasks, axis=0)
-
-        def one(coupling: Any, kernel: Any, y: Any, ridge: Any) -> Any:
-            a = kernel * (task @ coupling @ task.T) + ridge * jnp.eye(n)
-            solved = jnp.linalg.solve(a, jnp.c_[y, task])
-            left, right = solved[:, 0], solved[:, 1:]
-            intercepts = jnp.linalg.solve(task.T @ right, task.T @ left)
-            return intercepts, left - right @ intercepts
-
-        return jax.vmap(one)(coupling, self.kernel, self.y, self.ridge)
-
-    def energies(self, coupling: Any, weights: Any) -> Any:
-        """Inner products of the tasks' functions h."""
-        r, tasks = coupling.shape[:2]
-        kernel = self.kernel.reshape(r, tasks, -1, tasks, self.y.shape[1] // tasks)
-        weights = weights.reshape(r, tasks, -1)
-        parts = jnp.einsum("rim,rimjn,rjn->rij", weights, kernel, weights)
-        return coupling @ parts @ coupling
-
-
-class CouplingState(NamedTuple):
-    """B of all repetitions."""
-
-    params: Any
-
-
-class Alternate(ritz.solver.AbstractSolver):
-    """The regression for B, then the B of given Frobenius norm that makes the penalty least.
-
-    The penalty is tr(B^-1 F) for the inner products F, and its minimiser F^(1/3), rescaled.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"regression", "energies"})
-
-    def init(self, problem: Any, key: Any) -> CouplingState:
-        return CouplingState(problem.params)
-
-    def step(self, problem: Any, state: CouplingState, key: Any, batch: Any = None) -> Any:
-        weights = problem.regression(state.params)[1]
-        values, vectors = jnp.linalg.eigh(problem.energies(state.params, weights))
-        roots = jnp.cbrt(jnp.maximum(values, 1e-12 * values[:, -1:]))
-        roots *= (roots.shape[1] / (roots**2).sum(1, keepdims=True)) ** 0.5
-        coupling = (vectors * roots[:, None]) @ vectors.mT
-        return CouplingState(coupling), {"loss": (problem.y * weights).sum(1).mean()}
-
-
-def joint(problem: Coupled) -> Any:
-    """B for each repetition."""
-    key = jax.random.key(0)  # of no use: nothing is random
-    found = ritz.solver.run(problem, Alternate(), STEPS, key, progress=False, strict=True)
-    return found.state.params
+def joint(values: Any, points: Any, scores: Any, length: Any, ridge: Any) -> Any:
+    """All tasks together."""
+    return vector_control_variates(values, points, scores, length=length, ridge=ridge, steps=STEPS)
 
 
 # -- the baseline: measured in the same run -------------------------------------------------------
 
 
-def separate(problem: Coupled) -> Any:
+def separate(values: Any, points: Any, scores: Any, length: Any, ridge: Any) -> Any:
     """No coupling: control functionals for each integral alone."""
-    return problem.params
+    return vector_control_variates(
+        values, points, scores, length=length, ridge=ridge, coupled=False
+    )
 
 
 # -- the wrong variant: what the checks must catch ------------------------------------------------
@@ -243,56 +175,25 @@ def _estimates(
     scores = tuple(jax.vmap(score(v)) for v in tasks.variances)
     if wrong:
         scores = first_score_only(scores)
-    r, t, m, _ = tasks.x.shape
+    r, t, _, d = tasks.x.shape
     y = np.stack([f(tasks.x[:, i]) for i, f in enumerate(tasks.functions)], axis=1)
-    mean, sd = y.mean(-1), y.std(-1)
-    z = jnp.asarray((y - mean[..., None]) / sd[..., None])
     own = lambda x: jnp.stack([s(jnp.asarray(x[:, i])) for i, s in enumerate(scores)], axis=1)
-    x, at = jnp.asarray(tasks.x), own(tasks.x)
-    length, ridge = _likeliest(x, at, z)
-    flat = lambda a: a.reshape(r, t * m, *a.shape[3:])
-    kernel = jax.vmap(stein_kernel)
-    problem = Coupled(
-        jnp.tile(jnp.eye(t), (r, 1, 1)),
-        kernel(flat(x), flat(x), flat(at), flat(at), length),
-        flat(z),
-        ridge,
-    )
-    coupling = joint(problem)
-    regression = eqx.filter_jit(lambda problem, coupling: problem.regression(coupling))
-    unscaled = lambda intercepts: np.asarray(intercepts) * sd + mean - tasks.truth
-    weights = regression(problem, coupling)[1]
+    data = jnp.asarray(y), jnp.asarray(tasks.x), own(tasks.x)
+    likeliest = lambda y, x, at: likeliest_kernel(y, x, at, LENGTHS, RIDGES)
+    best = jax.jit(jax.vmap(likeliest))(*data)
+    together = jax.jit(jax.vmap(joint))(*data, *best)
+    apart = jax.jit(jax.vmap(separate))(*data, *best)
     errors = {
-        "Monte Carlo": mean - tasks.truth,
-        "separate": unscaled(regression(problem, separate(problem))[0]),
-        "joint": unscaled(regression(problem, coupling)[0]),
+        "Monte Carlo": y.mean(-1) - tasks.truth,
+        "separate": np.asarray(apart.mean) - tasks.truth,
+        "joint": np.asarray(together.mean) - tasks.truth,
     }
-    new = _normal(seeds, 2, (r // len(seeds), t, FRESH, x.shape[-1]))
+    new = _normal(seeds, 2, (r // len(seeds), t, FRESH, d))
     new *= np.sqrt(tasks.variances)[:, None, None]
-    here, values = own(new), []
+    here, each = own(new), []
     for i in range(t):
-        k = kernel(jnp.asarray(new[:, i]), flat(x), here[:, i], flat(at), length)
-        values.append((k * jnp.repeat(coupling[:, i], m, axis=1)[:, None]) @ weights[..., None])
-    each = np.asarray(jnp.stack(values)[..., 0].mean(-1))  # (tasks, repetitions)
-    return errors, np.asarray(coupling), each.mean(1) / (each.std(1, ddof=1) / r**0.5)
-
-
-@jax.jit
-def _likeliest(x: Any, at: Any, z: Any) -> tuple[Any, Any]:
-    """Length scale and ridge of the largest marginal likelihood, summed over separate tasks.
-
-    Of a Gaussian process with a flat prior on its mean, and its scale at the maximum.
-    """
-    pairs = jnp.array([(length, ridge) for length in LENGTHS for ridge in RIDGES])
-
-    def one(x: Any, at: Any, z: Any, pair: Any) -> Any:
-        m = len(z)
-        factor = jnp.linalg.cholesky(stein_kernel(x, x, at, at, pair[0]) + pair[1] * jnp.eye(m))
-        ones, left = jax.scipy.linalg.solve_triangular(factor, jnp.c_[jnp.ones(m), z], lower=True).T
-        rest = left @ left - (ones @ left) ** 2 / (ones @ ones)
-        halves = (m - 1) * jnp.log(rest) + jnp.log(ones @ ones)
-        return -0.5 * halves - jnp.log(jnp.diag(factor)).sum()
-
-    tasks = lambda pair: jax.vmap(jax.vmap(lambda x, at, z: one(x, at, z, pair)))(x, at, z)
-    each = jax.lax.map(lambda pair: tasks(pair).sum(1), pairs)
-    return tuple(pairs[each.argmax(0)].T)
+        control = jax.vmap(lambda fitted, x, at, i=i: fitted.control(i, x, at).mean())
+        each.append(np.asarray(control(together, jnp.asarray(new[:, i]), here[:, i])))
+    mean = np.stack(each)  # (tasks, repetitions)
+    standard = mean.mean(1) / (mean.std(1, ddof=1) / r**0.5)
+    return errors, np.asarray(together.coupling), standard

@@ -14,6 +14,7 @@ _DESCRIPTIONS = {
     "gaussian_mixture": "iris petal lengths: two normals, assignments summed out, ordered means",
     "gp_regression": "ten years of CO2: Gaussian process of trend and season, function summed out",
     "hidden_markov_nile": "flow of the Nile: two regimes, discrete, summed along a scan",
+    "lattice_phi4": "a scalar field on a 16 x 16 lattice near its critical point; no data",
     "logistic_breast_cancer": "tumours, 30 correlated features: logistic regression",
     "mixture_iris": "iris petal lengths: the mixture of two normals with discrete assignments",
     "ordinal_regression": "party identification of 944 voters: ordered logit",

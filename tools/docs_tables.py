@@ -1,0 +1,108 @@
+"""Writes the tables of parts in the documents from the registries: `python tools/docs_tables.py`.
+
+A table stands between the comments `<!-- NAME -->` and `<!-- end of NAME -->`. A new one is a
+function here, from nothing to rows, and its name in TABLES.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import ritz
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "docs" / "objectives.md", ROOT / "docs" / "families.md")
+FIGURES = ROOT / "bench" / "results" / "families.json"
+NEEDS = {"log_prob": "log q", "slope": "slopes"}
+
+
+def objectives() -> Iterable[tuple[str, ...]]:
+    """What each registered objective declares."""
+    yield "objective", "", "the family has", "points of the target", "biased by"
+    for name, part in sorted(ritz.objective.registered().items()):
+        loss = part.example()
+        needs = ", ".join(sorted(loss.needs - {"sample"}))
+        yield f"`{name}`", part.description, needs, loss.cost, loss.bias or ""
+
+
+def estimators() -> Iterable[tuple[str, ...]]:
+    """What each registered estimator declares."""
+    yield "estimator", "for", "needs", "evaluations of the rest of the program", ""
+    for name, part in sorted(ritz.estimator.registered().items()):
+        how = part.example()
+        needs = " and ".join(NEEDS[need] for need in sorted(how.needs))
+        yield f"`{name}`", part.description, needs, how.cost, "biased" * how.biased
+
+
+def families() -> Iterable[tuple[str, ...]]:
+    """What each registered family declares."""
+    yield "family", "is", "parameters", "can"
+    for name, part in ritz.family.registered().items():
+        yield f"`{name}`", part.description, part.parameters, ", ".join(sorted(part.capabilities))
+
+
+def solvers() -> Iterable[tuple[str, ...]]:
+    """What each registered solver declares."""
+    yield "solver", "is", "moves", "needs", "ends at"
+    for name, part in ritz.solver.registered().items():
+        made = part.build()
+        moves = ", ".join(f"`{f}`" for f in made.families) or "any family"
+        needs = ", ".join(sorted(made.needs))
+        yield f"`{name}`", part.description, moves, needs, made.guarantees
+
+
+def combinations() -> Iterable[tuple[str, ...]]:
+    """By combination: how many of the posteriors it gets right, and at what cost."""
+    models = json.loads(FIGURES.read_text())["models"]
+    yield "family, solver", "right", "gradients", "seconds", "k-hat"
+    keys = sorted({key for rows in models.values() for key in rows})
+    lines = [(key, [rows[key] for rows in models.values() if key in rows]) for key in keys]
+    for key, rows in sorted(lines, key=lambda line: (-sum(map(_right, line[1])), line[0])):
+        fine = [row for row in rows if "failed" not in row]
+        costs = [row["evaluations"] for row in fine if row["evaluations"] is not None]
+        tails = [row["khat"] for row in fine if row.get("khat") is not None]
+        yield (
+            key.removeprefix("ritz "),
+            f"{sum(map(_right, rows))} of {len(rows)}",
+            f"{statistics.median(costs):,.0f}" if costs else "",
+            f"{statistics.median(row['seconds'] for row in fine):.1f}" if fine else "",
+            f"{statistics.median(tails):.2f}" if tails else "",
+        )
+
+
+def _right(row: dict[str, Any]) -> bool:
+    """The largest error of a mean below 0.1 sd, and every sd within 20%."""
+    return "failed" not in row and row["mean_error"] < 0.1 and row["log_sd_error"] < 0.2
+
+
+TABLES: dict[str, Callable[[], Iterable[tuple[str, ...]]]] = {
+    "objectives": objectives,
+    "estimators": estimators,
+    "families": families,
+    "solvers": solvers,
+    "combinations": combinations,
+}
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Rows as Markdown; the first is the header."""
+    header, *rest = rows
+    lines = [header, ("---",) * len(header), *rest]
+    return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in row) for row in lines)
+
+
+def written(page: str) -> str:
+    """A page with its tables as the registries have them now."""
+    for name, rows in TABLES.items():
+        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        if begin in page:
+            before, _, after = page.partition(begin)
+            page = before + begin + table(rows()) + end + after.partition(end.lstrip("\n"))[2]
+    return page
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(written(path.read_text()))
