@@ -136,7 +136,8 @@ def _from_statsmodels(name: str) -> dict[str, np.ndarray]:
     if name == "co2":
         day = np.asarray(frame.index.to_numpy(), dtype="datetime64[D]")
         start = day.astype("datetime64[Y]")
-        length = (start + 1).astype("datetime64[D]") - start.astype("datetime64[D]")
+        following = start + np.timedelta64(1, "Y")
+        length = following.astype("datetime64[D]") - start.astype("datetime64[D]")
         columns["year"] = 1970 + start.astype(int) + (day - start) / length
     elif frame.index.dtype.kind not in "iu":  # the names of states and cities
         columns[str(frame.index.name or "name")] = np.asarray(frame.index.astype(str), np.str_)

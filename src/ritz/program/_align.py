@@ -13,6 +13,8 @@ from typing import Any
 from jax.extend.core import Literal
 from jax.extend.core.primitives import cond_p, scan_p
 
+from ritz.program._scan import operands
+
 # For each choice, the axis of a value that goes with each plate, or None where elements mix.
 Deps = dict[int, tuple[int | None, ...]]
 Axes = dict[int, int]  # an axis of an operand -> the same axis of a result
@@ -69,7 +71,7 @@ def _moved(deps: Deps, axes: Axes) -> Deps:
 def _along_scan(op: Any, deps: list[Deps]) -> list[Deps]:
     """Dependencies through a scan: rows stay apart if no carry takes them to the next step."""
     p = op.params
-    consts, carries = p["num_consts"], p["num_carry"]
+    consts, carries = operands(p)
     fixed = [_deeper(d) for d in deps[:consts]]
     carry = [_deeper(d) for d in deps[consts : consts + carries]]
     rows = [_shifted(d, -1) for d in deps[consts + carries :]]

@@ -11,6 +11,7 @@ from jax.extend.core import Literal, Primitive
 from jax.extend.core.primitives import cond_p, jit_p, select_n_p
 
 from ritz._errors import RitzError
+from ritz.program._scan import operands
 from ritz.program._site import sample_p
 
 UNROLLED = 16  # steps of a scan
@@ -163,7 +164,7 @@ def _unrolled(eqn: Any) -> Any:
     """A short scan as the sequence of its steps, where choices of one step can be told apart."""
     p = eqn.params
     body = jax.extend.core.jaxpr_as_fun(p["jaxpr"])
-    consts, carries, length = p["num_consts"], p["num_carry"], p["length"]
+    (consts, carries), length = operands(p), p["length"]
 
     def steps(*args: Any) -> list[Any]:
         fixed, carry, xs = args[:consts], args[consts : consts + carries], args[consts + carries :]

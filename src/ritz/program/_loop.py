@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ritz._errors import RitzError
 from ritz.estimator import score
 from ritz.program._graph import graph
+from ritz.program._scan import operands
 from ritz.program._value import Record, Records, Value, lifted
 
 
@@ -36,7 +37,7 @@ def repeat(
     from ritz.program._expectation import linear_inputs, run  # which runs scans by this function
 
     params = op.params
-    consts, carries, length = params["num_consts"], params["num_carry"], params["length"]
+    (consts, carries), length = operands(params), params["length"]
     flow = graph(params["jaxpr"])
     sums = linear_inputs(flow, settle, range(consts, consts + carries))
     now = [*sums, *settle[carries:]]
