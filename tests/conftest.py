@@ -1,4 +1,4 @@
-"""Every annotated function of Ritz is checked at run time in the tests; long ones are marked slow."""
+"""Annotated functions of Ritz are checked at run time in the tests; long tests are marked slow."""
 
 from pathlib import Path
 

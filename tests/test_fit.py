@@ -1,6 +1,9 @@
 """What a fit answers, and that its answers agree with each other."""
 
 import functools
+import os
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -338,3 +341,16 @@ def test_the_estimator_of_a_fit_serves_a_function_objective(how, wrap):
 def test_function_objectives_that_cannot_serve(objective, estimator, says):
     with pytest.raises(RitzError, match=says):
         ritz.fit(PARABOLA, objective=objective, estimator=estimator, steps=1, progress=False)
+
+
+def test_two_batched_choleskys_in_one_program_end():
+    """With JAX 0.10 on two cores they waited for each other; Ritz leaves it threads enough."""
+    code = """
+import jax, ritz, jax.numpy as jnp
+a = jnp.broadcast_to(jnp.eye(11), (500, 11, 11))
+both = jax.jit(lambda a, b: jnp.linalg.cholesky(a).sum() + jnp.linalg.cholesky(b).sum())
+for _ in range(300):
+    both(a, a + 1.0).block_until_ready()
+"""
+    env = {k: v for k, v in os.environ.items() if k != "PJRT_NPROC"}
+    subprocess.run([sys.executable, "-c", code], env=env, timeout=100, check=True)

@@ -61,6 +61,22 @@ def test_real_posteriors_in_tens_of_steps():
     assert quick.elbo.value > slow.elbo.value - 0.5  # pyright: ignore
 
 
+@pytest.mark.parametrize("family", ["full_rank", "mean_field"])
+def test_it_ends_where_nothing_moves(family):
+    """Log-gamma margins, tied together: from the end, more steps lead nowhere."""
+    density = lambda x: 4.0 * x.sum() - 2.0 * jnp.exp(x).sum() - 0.5 * (x[0] + x[1] - x[2]) ** 2
+    with jax.enable_x64(True):
+        target = from_log_density(density, jnp.zeros(3))
+        fit = ritz.fit(target, family=family, solver="natural_gradient")
+        assert fit.stop_reason == "converged"
+        assert fit.info["evaluations"] == 6 * fit.info["steps"] < 6 * 20
+        solver = ritz.solver.natural_gradient()
+        before = ritz.fit(target, family=family, solver=solver, steps=fit.info["steps"] // 2)
+        after = ritz.fit(target, family=fit.q, solver=solver, steps=9)
+        move = lambda a, b: np.abs(a.q.loc - b.q.loc).max()
+        assert move(fit, after) < 1e-2 < move(fit, before)
+
+
 def test_where_the_density_is_not_concave():
     """From the flank of a Student t, where Newton's step leads away."""
     target = from_log_density(lambda x: -2.5 * jnp.log1p((x - 8.0) ** 2 / 4.0).sum(), jnp.zeros(3))

@@ -4,9 +4,16 @@ What is named here is imported when it is first used, so that `ritz --help` does
 """
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+# Before JAX 0.11 two batched Cholesky factors in one program wait for each other for ever where a
+# processor has two cores: each takes a thread and waits for others. JAX reads this when it is first
+# used, and is as fast with it.
+if (os.cpu_count() or 1) < 8:
+    os.environ.setdefault("PJRT_NPROC", "8")
 
 if TYPE_CHECKING:
     from ritz import (
