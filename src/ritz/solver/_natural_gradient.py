@@ -18,7 +18,7 @@ from ritz.solver._low_rank import low_rank_of
 # How near to the optimum a run ends: in standard deviations, and in shares of variances.
 _CLOSE = {jnp.dtype("float32"): 1e-4, jnp.dtype("float64"): 1e-5}
 # Or after as many steps in a row that gain less than this many nats.
-_IDLE, _GAIN = 3, 1e-3
+_IDLE, _GAIN = 5, 1e-3
 # Where a step as short as this is taken back there is nothing to gain.
 _SHORT = 1e-4
 
@@ -110,9 +110,8 @@ class NaturalGradient(AbstractSolver):
         small = jnp.where(good, gained < _GAIN, state.step_size < _SHORT)
         idle = jnp.where(small, state.idle + 1, jnp.where(good, 0, state.idle))
         done = good & (_residual(q, there) < _CLOSE[there.loss.dtype]) | (idle >= _IDLE)
-        new = NaturalGradientState(
-            pick(tried, q), pick(root, state.root), pick(there, state.found), size, idle
-        )
+        kept = pick((tried, root, there), (q, state.root, state.found))
+        new = NaturalGradientState(*kept, size, idle)
         info = {"loss": new.found.loss, "step_size": state.step_size}
         return new, info | {"converged": done}
 
@@ -121,12 +120,14 @@ class NaturalGradient(AbstractSolver):
 
 
 def _residual(q: Any, there: Whitened) -> Float[Array, ""]:
-    """The largest entry of what is zero at the optimum; infinite where that is not known."""
+    """The largest entry of what is zero at the optimum; infinite where that is unknown."""
     if isinstance(q, LowRank):
         return jnp.asarray(jnp.inf, there.loss.dtype)
     off = there.curvature - jnp.eye(q.dim, dtype=there.loss.dtype)
-    off = off if isinstance(q, FullRank) else jnp.diagonal(off)
-    return jnp.maximum(jnp.abs(there.score).max(), jnp.abs(off).max())
+    if isinstance(q, MeanField):
+        off = jnp.diagonal(off)
+    step = there.score if isinstance(q, FullRank) else _newton(there, jnp.ones(()))
+    return jnp.maximum(jnp.abs(step).max(), jnp.abs(off).max())
 
 
 def _root(q: Any) -> Array:
@@ -141,9 +142,8 @@ def _moved(
     In whitened coordinates the precision is I, and moves to :math:`W' = (1-\rho) I + \rho W`.
     Where that has an eigenvalue that is not positive, a second-order term keeps it above 1/2.
 
-    The full-rank root moves to :math:`L W'^{-1/2}`, symmetrically and not to the triangular one:
-    the fixed rule's axes then turn with it as little as they can. Its loss depends on them where
-    the target is not Gaussian, and is stationary, along such moves, where the step is zero.
+    The full-rank root moves to :math:`L W'^{-1/2}`, not to the triangular one: the fixed rule's
+    loss depends on its axes, and is stationary along such moves where the step is zero.
     """
     if isinstance(q, MeanField):
         whole = found.curvature.ndim == 2
@@ -191,9 +191,9 @@ def _width(q: Any) -> int:
 def _newton(found: Whitened, rho: Float[Array, ""]) -> Float[Array, " d"]:
     r"""The step of a mean-field mean, by the whole curvature.
 
-    With its diagonal alone the means move as in Jacobi's method: where the target is correlated
-    they take as many steps as its condition number. Directions along which the log density curves
-    upwards, or not at all, are scaled by its absolute curvature, or by that of q.
+    With its diagonal alone the means move as in Jacobi's method, in as many steps as the condition
+    number. Directions along which the log density curves upwards, or not at all, are scaled by its
+    absolute curvature, or by that of q.
     """
     curvature = found.curvature
     scale = jnp.sqrt(jnp.maximum(jnp.abs(jnp.diagonal(curvature)), 1e-3))
@@ -262,14 +262,13 @@ def natural_gradient(step_size: float | int = 1.0, draws: int | None = None) -> 
     diagonal.
 
     In the low-rank family the step is that of the full-rank one, followed by the nearest member.
-
     By default the points are those of the symmetric rule of degree three, 2d a step, and a step
     that raises the loss is taken back and retried at a quarter of its size; the answer then
     differs from the best Gaussian by the rule's error, which grows with the target's fourth
     derivatives and with d. The run ends
-    where neither :math:`L^\top\mathbb{E}_q\nabla\log\tilde p` nor
+    where neither the next step of the mean, in standard deviations of q, nor
     :math:`L^\top\mathbb{E}_q\nabla^2\log\tilde p\,L + I` has an entry above 1e-5 (1e-4 in float32),
-    or after three steps in a row that gain less than 0.001 nats. With `draws`, it is random, and
+    or after five steps in a row that gain less than 0.001 nats. With `draws`, it is random, and
     neither retries nor ends by itself.
 
     Args:
