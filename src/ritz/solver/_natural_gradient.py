@@ -261,12 +261,11 @@ def natural_gradient(step_size: float | int = 1.0, draws: int | None = None) -> 
     after one step, however strong the correlations; only the random variant has no more than the
     diagonal.
 
-    In the low-rank family the step is that of the full-rank one, followed by the nearest member.
-    By default the points are those of the symmetric rule of degree three, 2d a step, and a step
-    that raises the loss is taken back and retried at a quarter of its size; the answer then
-    differs from the best Gaussian by the rule's error, which grows with the target's fourth
-    derivatives and with d. The run ends
-    where neither the next step of the mean, in standard deviations of q, nor
+    In the low-rank family the step is that of the full-rank one, followed by the nearest member. By
+    default the points are those of the symmetric rule of degree three, 2d a step, and a step that
+    raises the loss is taken back and retried at a quarter of its size; the answer then differs from
+    the best Gaussian by the rule's error, which grows with the target's fourth derivatives and with
+    d. The run ends where neither the next step of the mean, in standard deviations of q, nor
     :math:`L^\top\mathbb{E}_q\nabla^2\log\tilde p\,L + I` has an entry above 1e-5 (1e-4 in float32),
     or after five steps in a row that gain less than 0.001 nats. With `draws`, it is random, and
     neither retries nor ends by itself.
