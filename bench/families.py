@@ -45,11 +45,13 @@ PEER_STEPS = 10_000
 
 # Family, solver, and the settings that differ from the solver's own.
 COMBINATIONS: list[dict[str, Any]] = [
+    {},  # what fit chooses by itself
     {"family": "mean_field", "solver": "adam"},
     {"family": "mean_field", "solver": "natural_gradient"},
     {"family": "mean_field", "solver": "dadvi"},
     {"family": "full_rank", "solver": "adam"},
     {"family": "full_rank", "solver": "natural_gradient"},
+    {"family": "full_rank", "solver": "natural_gradient", "steps": 30},
     {"family": "full_rank", "solver": "batch_and_match"},
     {"family": "full_rank", "solver": "laplace"},
     {"family": "full_rank", "solver": "pathfinder"},
@@ -100,6 +102,8 @@ def score(row: dict[str, Any]) -> float:
 
 
 def label(settings: dict[str, Any]) -> str:
+    if not settings:
+        return "automatic"
     rest = {k: v for k, v in settings.items() if k not in ("family", "solver")}
     return f"{settings['family']} {settings['solver']}" + (f" {rest}" if rest else "")
 
@@ -114,8 +118,11 @@ def of_ritz(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     row |= errors(name, fit.sample(DRAWS)) | {"status": fit.status, "stop": fit.stop_reason}
     if fit.psis is not None and fit.elbo is not None:
         row |= {"khat": fit.khat, "elbo": fit.elbo.value, "elbo_se": fit.elbo.se}
-        stored = fit.stored()["values"]
-        row["weighted"] = errors(name, stored, np.exp(fit.psis.log_weights))
+        if fit.correction is None:
+            stored = fit.stored()["values"]
+            row["weighted"] = errors(name, stored, np.exp(fit.psis.log_weights))
+        else:
+            row["evaluations"] += len(fit.psis.log_weights) / 3
     return row
 
 

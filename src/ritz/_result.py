@@ -238,6 +238,12 @@ class Fit:
         facts |= {"draws": DRAWS, "dim": self.target.dim, "stop_reason": self.stop_reason}
         return Summary(table_rows(self.draws), facts, self.status, self.reasons)
 
+    def explain(self) -> str:
+        """What `ritz.fit` decided where nothing was asked for, and why, a line each."""
+        info = self.info
+        asked = f"{info['family']}, {info['objective']} and {info['solver']}, as asked for"
+        return "\n".join(info.get("decisions", [asked, f"started from {info['start']}"]))
+
     def __repr__(self) -> str:
         return str(self.summary())
 

@@ -13,6 +13,8 @@ from ritz.target import AbstractTarget
 NEARLY_EQUAL = 0.2
 # A posterior is right when no mean is off by more than a tenth of its sd, and no sd by a fifth.
 MEAN_OFF, LOG_SD_OFF = 0.1, 0.2
+# Where weights leave less than this share of the draws, q is too far from the target for k-hat.
+LEAST_ESS = 0.05
 
 
 def doubts(
@@ -51,6 +53,12 @@ def doubts(
             f"k-hat {smoothed.khat:.2f} is above {smoothed.threshold:.2f}: q misses part of the "
             "posterior, often its tails or correlations; try more steps, "
             f"{instead}reparameterise the model",
+        ]
+    if corrected and smoothed.ess < LEAST_ESS * len(log_weights):
+        return [
+            *out,
+            f"importance weights leave {smoothed.ess:,.0f} of {len(log_weights):,} draws: q is far "
+            "from the posterior; try family='spline', or reparameterise the model",
         ]
     out += _probabilities.doubts(target, x)
     if target.continuous_dim == 0 or corrected:

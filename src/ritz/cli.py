@@ -66,7 +66,7 @@ def fit(
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option(help="A name from `ritz families`; by default full_rank up to 50 dimensions."),
+        typer.Option(help="A name from `ritz families`. With no option the fit chooses all parts."),
     ] = None,
     solver: Annotated[
         str | None, typer.Option(help="A name from `ritz solvers`; by default adam.")
@@ -74,8 +74,8 @@ def fit(
     steps: Annotated[
         int | None, typer.Option(help="Steps of the solver, at most; by default its own.")
     ] = None,
-    lr: Annotated[float, typer.Option(help="Initial learning rate.")] = 0.02,
-    draws: Annotated[int, typer.Option(help="Draws a step.")] = 4,
+    lr: Annotated[float | None, typer.Option(help="Adam's rate at first (0.02).")] = None,
+    draws: Annotated[int | None, typer.Option(help="Draws a step of Adam (4).")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Directory to save the fit in.")] = None,
     debug: Debug = False,

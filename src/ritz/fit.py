@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ritz import _discrete
+from ritz import _automatic, _discrete
 from ritz import data as _data
 from ritz import family as _family
 from ritz import solver as _solvers
@@ -29,6 +29,7 @@ from ritz.target import (
 )
 
 FULL_RANK_UP_TO = 50
+LR, DRAWS = 0.02, 4
 
 
 def fit(
@@ -41,8 +42,8 @@ def fit(
     discrete: Any = None,
     solver: Any = None,
     steps: Any = None,
-    lr: Any = 0.02,
-    draws: Any = 4,
+    lr: Any = None,
+    draws: Any = None,
     init: Any = None,
     seed: Any = 0,
     callbacks: Any = (),
@@ -53,6 +54,13 @@ def fit(
 
     Finds the member of a family closest to the posterior by minimising an objective, by default
     the negative ELBO :math:`\mathrm{KL}(q_\lambda\,\|\,p) - \log Z`.
+
+    Where no family, objective, estimator, solver, number of steps or draws or learning rate is
+    named, all data are there and the target has at most 100 dimensions, the parts are chosen here:
+    full-rank Gaussians by natural gradient from five starts, each with wider ones beside it and
+    all together if they are different modes, and draws resampled from that mixture by
+    Pareto-smoothed importance weights. `Fit.explain` tells what was found on the way. Elsewhere
+    the defaults are those of each argument.
 
     Args:
         model: a NumPyro model, or a target from `ritz.target`. Parameters of its own, such as a
@@ -81,8 +89,8 @@ def fit(
             what the family names.
         steps: how many steps to make, at most, where the solver knows when it has converged; by
             default 10,000, or what the solver finds enough.
-        lr: the learning rate of the default solver.
-        draws: the draws a step of the default objective.
+        lr: the learning rate of Adam; by default 0.02.
+        draws: the draws a step of the default objective; by default 4.
         init: where to start: values in the model's own parameters, by site name (others start
             at the prior median), or an earlier `Fit` of the same sites.
         seed: an integer or a JAX key. The same seed gives the same bits.
@@ -112,36 +120,46 @@ def fit(
     target, batches, binding = _target(model, data, treatment)
     target = _resumed(target, init)
     start_key, run_key, fit_key = jax.random.split(key, 3)
-    chosen = _solver(solver, lr, steps)
-    q, how = _start(target, family, chosen.families, init, start_key)
-    if solver is None and q.solver is not None:
-        solver, chosen = q.solver, _solver(q.solver, lr, steps)
-    steps = chosen.steps if steps is None else steps
-    q = chosen.prepare(q)
-    problem = Problem(
-        target,
-        q,
-        _objective(objective, draws, q),
-        _estimator(estimator, q, target, by_site),
-    )
-    result = run(
-        problem,
-        chosen,
-        steps,
-        run_key,
-        batches=batches,
-        callbacks=callbacks,
-        progress=progress,
-        strict=strict,
-    )
-    info = {
+    asked = (family, objective, estimator, solver, steps, lr, draws)
+    looped = {"callbacks": callbacks, "progress": progress, "strict": strict}
+    if batches is None and all(part is None for part in asked) and _automatic.serves(target):
+        x, how = _point(target, init, start_key)
+        found = _automatic.search(target, x, how, run_key, **looped)
+        q, result = found.q, found.result
+        made = {
+            "objective": "NegativeELBO",
+            "solver": "natural_gradient",
+            "start": how,
+            "evaluations": found.evaluations,
+            "decisions": found.decisions,
+        }
+        correction = "importance"
+    else:
+        lr, draws = LR if lr is None else lr, DRAWS if draws is None else draws
+        chosen = _solver(solver, lr, steps)
+        q, how = _start(target, family, chosen.families, init, start_key)
+        if solver is None and q.solver is not None:
+            solver, chosen = q.solver, _solver(q.solver, lr, steps)
+        steps = chosen.steps if steps is None else steps
+        q = chosen.prepare(q)
+        problem = Problem(
+            target, q, _objective(objective, draws, q), _estimator(estimator, q, target, by_site)
+        )
+        result = run(problem, chosen, steps, run_key, batches=batches, **looped)
+        q, target = problem.family_at(result.state.params), problem.target_at(result.state.params)
+        made = {
+            "objective": type(problem.objective).__name__,
+            "solver": _solver_name(solver, chosen, lr),
+            "start": how,
+            "evaluations": chosen.evaluations(problem, result.state, result.steps),
+        }
+        correction = chosen.correction
+        if problem.trains_target:
+            made["trained"] = [_shown(name, value) for name, value in target.trained.items()]
+    info = made | {
         "model": _name(model),
         "family": _family.name_of(q) or type(q).__name__,
-        "objective": type(problem.objective).__name__,
-        "solver": _solver_name(solver, chosen, lr),
-        "start": how,
         "steps": result.steps,
-        "evaluations": chosen.evaluations(problem, result.state, result.steps),
         "compile_seconds": spent() - spent_before,
         "run_seconds": result.run_seconds,
         "total_seconds": time.perf_counter() - began,
@@ -152,14 +170,11 @@ def fit(
     tabular = isinstance(data, str | os.PathLike | _data.Table) or hasattr(data, "columns")
     if binding is not None and tabular:
         info["data"] = list(binding.report)
-    target = problem.target_at(result.state.params)
     lines = getattr(target, "lines", ())
     if lines:
         info["discrete"] = list(lines)
-    if problem.trains_target:
-        info["trained"] = [_shown(name, value) for name, value in target.trained.items()]
     return Fit(
-        q=problem.family_at(result.state.params),
+        q=q,
         target=target,
         history=result.history,
         stop_reason=result.stop_reason,
@@ -167,7 +182,7 @@ def fit(
         key=fit_key,
         info=info,
         binding=binding,
-        correction=chosen.correction,
+        correction=correction,
     )
 
 
@@ -231,25 +246,23 @@ def _start(
     if family is None and n > 0:
         family = "full_rank" if n <= FULL_RANK_UP_TO else "mean_field"
         family = family if not moved or family in moved else moved[0]
-    if isinstance(init, Fit):
-        if [(s.name, s.shape) for s in init.target.sites] != [
-            (s.name, s.shape) for s in target.sites
-        ]:
-            raise RitzError(
-                f"init is a fit of other sites: it has {init.target.describe()}, the target has "
-                f"{target.describe()}"
-            )
-        if isinstance(family, str) and _family.name_of(init.q) == family:
-            return init.q.for_target(target), "an earlier fit"
-        x = jnp.asarray(init.unconstrained_mean())
-        return _family.build(family, target, x), "an earlier fit's mean"
     x, how = _point(target, init, key)
+    if isinstance(init, Fit) and isinstance(family, str) and _family.name_of(init.q) == family:
+        return init.q.for_target(target), "an earlier fit"
     return _family.build(family, target, x), how
 
 
 def _point(target: Any, init: Any, key: jax.Array) -> tuple[jax.Array, str]:
     if init is None:
         return target.start(key)
+    if isinstance(init, Fit):
+        form = lambda target: [(s.name, s.shape) for s in target.sites]
+        if form(init.target) != form(target):
+            raise RitzError(
+                f"init is a fit of other sites: it has {init.target.describe()}, the target has "
+                f"{target.describe()}"
+            )
+        return jnp.asarray(init.unconstrained_mean()), "an earlier fit's mean"
     values = check_values(target.sites, target.unpack(init), partial=True)
     given = {name: np.asarray(value, float) for name, value in values.items()}
     if all(site.name in given for site in target.sites):

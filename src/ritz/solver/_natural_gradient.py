@@ -110,8 +110,8 @@ class NaturalGradient(AbstractSolver):
         small = jnp.where(good, gained < _GAIN, state.step_size < _SHORT)
         idle = jnp.where(small, state.idle + 1, jnp.where(good, 0, state.idle))
         done = good & (_residual(q, there) < _CLOSE[there.loss.dtype]) | (idle >= _IDLE)
-        kept = pick((tried, root, there), (q, state.root, state.found))
-        new = NaturalGradientState(*kept, size, idle)
+        params, root, found = pick((tried, root, there), (q, state.root, state.found))
+        new = NaturalGradientState(params, root, found, size, idle)
         info = {"loss": new.found.loss, "step_size": state.step_size}
         return new, info | {"converged": done}
 

@@ -1,0 +1,277 @@
+"""What `ritz.fit` does where no part is asked for: Gaussians from several starts, then weights."""
+
+import dataclasses
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+
+from ritz._compile import compile
+from ritz._errors import RitzError
+from ritz._posterior import drawn
+from ritz._verdict import LEAST_ESS
+from ritz.diagnose import psis
+from ritz.estimator import pathwise
+from ritz.family import FullRank, Mixture, full_rank
+from ritz.objective import Problem, negative_elbo
+from ritz.solver import natural_gradient, run
+from ritz.solver._run import Result
+
+# A full covariance is found by 2d gradients a step, side by side.
+MOST_DIMENSIONS = 100
+# As many numbers (of data, for each gradient of a step) side by side at most.
+_SIDE_BY_SIDE = 1 << 28
+# Half the width of the box around the first start that each other one is drawn from.
+_BOXES = (1.0, 2.0)
+# More starts are as many standard deviations from where the first one led, for modes far away.
+_FAR = (6.0, 6.0)
+_HALVINGS = 8
+# Draws by which a proposal is looked at, and how often a part that it misses is searched for.
+_LOOK, _ROUNDS = 2000, 4
+# No part is searched for where k-hat is below this.
+_GOOD = 0.5
+# Far more than are needed: a run ends by itself. Those from other starts may end early.
+_STEPS, _OTHER_STEPS = 1000, 150
+# It is still moving where its last ten steps gained more nats than this.
+_MOVING = 0.1
+# A mode whose evidence is below the best one's by a factor of e^10 has no share.
+_NEGLIGIBLE = 10.0
+# Each mode's part of the proposal: at its own scale, and wider for the tails.
+_SHARES = (0.7, 0.2, 0.1)
+# Of the proposal's draws; what the loss says of a mode's mass is an estimate.
+_LEAST_SHARE = 0.1
+
+
+class Found(NamedTuple):
+    """What was found.
+
+    Attributes:
+        q: the proposal, to be corrected by importance weights.
+        result: of the run that led to the largest mode; its steps and seconds are those of all.
+        evaluations: gradients, of all runs.
+        decisions: what was done and why, a line each.
+    """
+
+    q: Any
+    result: Result
+    evaluations: float
+    decisions: list[str]
+
+
+def serves(target: Any) -> bool:
+    """Whether the strategy is for this target: continuous, of moderate size, with all its data."""
+    d = target.continuous_dim
+    if not 0 < d == target.dim <= MOST_DIMENSIONS or target.params is not None:
+        return False
+    if not (target.has_density and target.has_full_density):
+        return False
+    size = sum(np.size(v) for v in jax.tree.leaves(target) if hasattr(v, "shape"))
+    return 2 * d * size <= _SIDE_BY_SIDE
+
+
+def search(
+    target: Any, first: Any, how: str, key: Any, *, callbacks: Any, progress: Any, strict: bool
+) -> Found:
+    """Gaussians by natural gradient from several starts; a proposal of all modes that count.
+
+    Args:
+        target: one that `serves`.
+        first: the first start, unconstrained.
+        how: what it is, in words.
+        key: the source of all randomness.
+        callbacks: as those of `ritz.fit`, for every run.
+        progress: also.
+        strict: also.
+
+    Returns:
+        a `Found`.
+    """
+    runs = _Runs(target, key, callbacks, progress)
+    runs.go(full_rank(target, first))
+    near = [full_rank(target, x) for x in _around(target, first, key)]
+    for start in (*near, *_far_from(runs.ends[0][0], key)):
+        if runs.ended or not runs.go(start):
+            break
+    modes = _modes(runs.fine)
+    lines = [_of_starts(how, runs, modes)]
+    q, asked = _proposal(modes), 0
+    while asked < _ROUNDS and not runs.ended and (at := _missed(q, target, key, asked)) is not None:
+        asked += 1
+        if not runs.go(_near(modes[0][0], at)):
+            break
+        more = _modes(runs.fine)
+        if len(more) == len(modes):
+            lines.append("a search from the draw of the largest weight led to nothing new")
+            break
+        modes, q = more, _proposal(more)
+        lines.append("a mode or a part of one was found from the draw of the largest weight")
+    best = modes[0][1]
+    if best.stop_reason == "not finite":
+        warnings.warn(best.message, RuntimeWarning, stacklevel=4)
+        if strict:
+            raise RitzError(best.message)
+    loss = best.history.loss
+    if best.stop_reason == "steps" and loss[-min(len(loss), 10)] - loss[-1] > _MOVING:
+        moving = f"the search was still moving after {best.steps:,} steps"
+        best = dataclasses.replace(best, message=moving)
+    lines += [
+        f"a full-rank Gaussian for each by natural gradient, which ends by itself: "
+        f"{', '.join(f'{r.steps}' for _, r in runs.ends)} steps",
+        "a proposal with parts "
+        + " and ".join(f"{s:.2g}" for s in _scales(target.dim)[1:])
+        + " times as wide beside each, for its tails",
+        "draws resampled by Pareto-smoothed importance weights",
+    ]
+    result = dataclasses.replace(
+        best, steps=runs.steps, run_seconds=runs.seconds, compiled=runs.compiled
+    )
+    return Found(q, result, runs.cost + asked * _LOOK / 3, lines)
+
+
+class _Runs:
+    """Runs of natural gradient, and what all of them cost."""
+
+    def __init__(self, target: Any, key: Any, callbacks: Any, progress: Any) -> None:
+        self.target, self.key, self.callbacks, self.progress = target, key, callbacks, progress
+        self.ends: list[tuple[FullRank, Result]] = []
+        self.cost, self.seconds, self.steps = 0.0, 0.0, 0
+        self.compiled = self.ended = False
+
+    def go(self, start: FullRank) -> bool:
+        """One more; whether to go on after it."""
+        solver = natural_gradient()
+        problem = Problem(self.target, start, negative_elbo(), pathwise())
+        with warnings.catch_warnings():
+            # A start that leads nowhere is no failure where another one does not.
+            warnings.filterwarnings("ignore", "step .* is not finite", RuntimeWarning)
+            result = run(
+                problem,
+                solver,
+                _OTHER_STEPS if self.ends else _STEPS,
+                jax.random.fold_in(self.key, len(self.ends)),
+                callbacks=self.callbacks,
+                progress=self.progress,
+            )
+        self.cost += solver.evaluations(problem, result.state, result.steps) or 0.0
+        self.seconds, self.steps = self.seconds + result.run_seconds, self.steps + result.steps
+        self.compiled |= result.compiled
+        q: Any = paramax.unwrap(problem.family_at(result.state.params))
+        self.ends.append((q, result))
+        self.ended = result.stop_reason in ("interrupted", "callback", "callback failed")
+        return not self.ended
+
+    @property
+    def fine(self) -> list[tuple[FullRank, Result]]:
+        """Those that ended somewhere; the first where none did."""
+        fine = [
+            e for e in self.ends if e[1].stop_reason != "not finite" and np.isfinite(_loss(e[1]))
+        ]
+        return fine or self.ends[:1]
+
+
+def _missed(q: Mixture, target: Any, key: Any, asked: int) -> Any:
+    """The draw of the largest weight, where weights say that q misses a part; else None."""
+    pool = drawn(q, target, _LOOK, jax.random.fold_in(key, 2000 + asked))
+    weights = pool["log_weights"]
+    if not np.isfinite(weights).any():
+        return None
+    smoothed = psis(np.where(np.isnan(weights), -np.inf, weights))
+    if smoothed.khat <= _GOOD and smoothed.ess >= LEAST_ESS * _LOOK:
+        return None
+    return jnp.asarray(pool["x"][int(np.nanargmax(weights))])
+
+
+def _near(q: FullRank, at: Any) -> FullRank:
+    """A start at a point, a fifth as wide as a Gaussian."""
+    return dataclasses.replace(q, loc=at, log_scale=q.log_scale - float(np.log(5.0)))
+
+
+def _around(target: Any, first: Any, key: Any) -> list[Any]:
+    """Other starts: drawn around the first, nearer where the density is not finite there."""
+
+    def finite(target: Any, x: Any) -> Any:
+        value, score = jax.value_and_grad(target.log_density)(x)
+        return jnp.isfinite(value) & jnp.isfinite(score).all()
+
+    check, starts = compile(finite, target, first), []
+    for k, box in enumerate(_BOXES):
+        unit = jax.random.uniform(
+            jax.random.fold_in(key, 1000 + k), first.shape, first.dtype, -1.0, 1.0
+        )
+        for halving in range(_HALVINGS):
+            x = first + box * 0.5**halving * unit
+            if bool(check(target, x)):
+                starts.append(x)
+                break
+    return starts
+
+
+def _far_from(q: FullRank, key: Any) -> list[FullRank]:
+    """Narrow starts in random directions, far out in the scale of a Gaussian."""
+    starts = []
+    for k, far in enumerate(_FAR):
+        noise = jax.random.normal(jax.random.fold_in(key, 3000 + k), q.loc.shape, q.loc.dtype)
+        out = q.scale_tril @ (far * noise / jnp.linalg.norm(noise))
+        starts.append(_near(q, q.loc + out))
+    return starts
+
+
+def _modes(ends: list[tuple[FullRank, Result]]) -> list[tuple[FullRank, Result]]:
+    """Those ends that differ and count, the largest first."""
+    kept: list[tuple[FullRank, Result]] = []
+    for q, result in sorted(ends, key=lambda e: _loss(e[1])):
+        if kept and _loss(result) > _loss(kept[0][1]) + _NEGLIGIBLE:
+            break
+        if all(_apart(q, other) for other, _ in kept):
+            kept.append((q, result))
+    return kept
+
+
+def _loss(result: Result) -> float:
+    loss = result.history.loss[-1] if len(result.history) else np.inf
+    return float(loss) if np.isfinite(loss) else np.inf
+
+
+def _apart(a: FullRank, b: FullRank) -> bool:
+    """Whether some mean is further off than a standard deviation."""
+    variance = lambda q: (np.asarray(q.scale_tril, float) ** 2).sum(1)
+    sd = np.sqrt(0.5 * (variance(a) + variance(b)))
+    return bool((np.abs(np.asarray(a.loc, float) - np.asarray(b.loc, float)) / sd).max() > 1.0)
+
+
+def _scales(d: int) -> tuple[float, ...]:
+    """Of the parts, relative to the Gaussian: a factor reaches further the more dimensions."""
+    return 1.0, 1.0 + d**-0.5, 1.0 + 4.0 * d**-0.5
+
+
+def _proposal(modes: list[tuple[FullRank, Result]]) -> Mixture:
+    loss = np.array([_loss(result) for _, result in modes])
+    mass = np.exp(loss.min() - loss) if np.isfinite(loss).all() else np.ones(len(loss))
+    mass = np.maximum(mass / mass.sum(), _LEAST_SHARE)
+    scales = _scales(modes[0][0].dim)
+    parts = [
+        dataclasses.replace(q, log_scale=q.log_scale + float(np.log(scale)))
+        for q, _ in modes
+        for scale in scales
+    ]
+    logits = np.log(np.outer(mass / mass.sum(), _SHARES).ravel())
+    stacked = jax.tree.map(lambda *v: jnp.stack(v), *parts)
+    return Mixture(jnp.asarray(logits, parts[0].loc.dtype), stacked, "full_rank")
+
+
+def _of_starts(how: str, runs: "_Runs", modes: list[Any]) -> str:
+    ends, fine = runs.ends, runs.fine
+    others = f" and {len(ends) - 1} other points" if len(ends) > 1 else ""
+    lost = len(ends) - len(fine)
+    line = f"started from {how}{others}: "
+    if len(modes) == 1:
+        line += "one mode" if len(fine) > 1 else "one run"
+    else:
+        gap = _loss(modes[1][1]) - _loss(modes[0][1])
+        line += f"{len(modes)} modes, the second {gap:.1f} nats below the first"
+    worse = sum(_loss(r) > _loss(modes[0][1]) + _NEGLIGIBLE for _, r in fine)
+    line += f"; {worse} ended where there is next to no mass" if worse else ""
+    return line + (f"; {lost} met no finite density" if lost else "")
