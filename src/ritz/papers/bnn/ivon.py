@@ -10,7 +10,7 @@ Paper: Y. Shen, N. Daheim, B. Cong, P. Nickl, G. M. Marconi, C. Bazan, R. Yokota
 D. Cremers, M. E. Khan and T. Möllenhoff, "Variational learning is effective for large deep
 networks", ICML 2024, arXiv:2402.17641.
 
-Scaled down: a perceptron 784-256-256-10 for 30 epochs of batches of 800, in place of ResNets and
+Scaled down: a perceptron 784-256-256-10 for 30 epochs of batches of 640, in place of ResNets and
 GPT-2. Both methods start from He's weights and take a warm-up, a cosine schedule, the same batches
 and Ritz's loop. As in the paper, where beta_2 is 1 - 1e-5, the curvature forgets its first value
 slowly: here half of its weight is left at the end, and the true curvature is far below it, so that
@@ -48,7 +48,7 @@ from ritz.plot import canvas
 from ritz.solver import ivon, optax_solver
 
 SEEDS = (0, 1, 2)
-TRAIN, VALIDATION, EPOCHS, BATCH, DRAWS = 8000, 1000, 30, 800, 16
+TRAIN, VALIDATION, EPOCHS, BATCH, DRAWS = 8000, 1000, 30, 640, 16
 ADAMW_RATES, DECAYS = (3e-3, 6e-3, 1.2e-2), (0.01, 0.3, 1.0, 3.0)
 IVON_RATES, PRIORS = (0.4, 0.8), (3e-4, 6e-4, 1e-3)
 HESS_INIT, B2 = 0.2, 0.999
@@ -115,7 +115,7 @@ def adamw(rate: float, decay: float, steps: int) -> Any:
 
 
 def of_a_batch(n: int, rate: float, prior: float, steps: int) -> Any:
-    """As if the posterior were that of one batch: the noise is three times as large."""
+    """As if the posterior were that of one batch: the noise is over three times as large."""
     return ivon_optimiser(BATCH, rate, prior, steps)
 
 
