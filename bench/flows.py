@@ -3,7 +3,7 @@
 KL divergences from each flow, and from the best full-rank Gaussian, to a banana, Neal's funnel in 2
 and 10 dimensions and two moons, whose log Z are known (the moons' by a sum over a grid): each
 family with its default sizes, trained by the same objective, steps and draws. The moons are
-annealed in the first quarter, as all families find one of them otherwise. A training step against
+annealed in the first half, as all families find one of them otherwise. A training step against
 the same FlowJAX distribution in a hand-written `lax.scan` with the same Adam, schedule and number
 of draws, in 2, 10 and 100 dimensions: medians of interleaved runs, and seconds to trace and
 compile. Writes flows.json.
@@ -79,7 +79,7 @@ def divergence(density: Any, d: int, log_z: float, family: str, steps: int) -> d
     fit = ritz.fit(
         ritz.target.from_log_density(density, jnp.zeros(d)),
         family=family,
-        objective=annealed(plain, steps=steps // 4) if density is moons else plain,
+        objective=annealed(plain, steps=steps // 2) if density is moons else plain,
         steps=steps,
         progress=False,
     )
