@@ -27,6 +27,9 @@ def test_a_gaussian(condition):
     assert (fit.status, fit.stop_reason) == ("ok", "converged")
     assert error(fit, mean, np.sqrt(np.diag(covariance))) < 1.0
     assert fit.info["evaluations"] < 1000
+    log_z = 10.0 * np.log(2.0 * np.pi) + 0.5 * np.linalg.slogdet(covariance)[1]
+    assert abs(fit.log_evidence.value - log_z) < 4.0 * fit.log_evidence.se + 1e-3
+    assert f"log Z   {fit.log_evidence.value:.2f}" in str(fit)
     assert "one mode" in fit.explain()
 
 

@@ -194,6 +194,20 @@ class Fit:
         return Estimate(float(weights.mean()), _sd(weights) / len(weights) ** 0.5)
 
     @property
+    def log_evidence(self) -> Estimate | None:
+        r"""The importance-sampling estimate :math:`\log\frac1S\sum_s \tilde p(x_s)/q(x_s)`.
+
+        Its standard error is the delta method's. None without log-weights.
+        """
+        weights = self._drawn.get("log_weights")
+        if weights is None:
+            return None
+        top = weights.max()
+        share = np.exp(weights.astype(np.float64) - top)
+        se = share.std(ddof=1) / share.mean() / len(share) ** 0.5
+        return Estimate(float(top + np.log(share.mean())), float(se))
+
+    @property
     def khat(self) -> float | None:
         """The Pareto shape of the log-weights' tail; see `ritz.diagnose.psis`."""
         return None if self.psis is None else self.psis.khat
@@ -235,6 +249,8 @@ class Fit:
             facts |= {"weights": len(self.psis.log_weights)}
         if self.correction is not None:
             facts |= {"correction": self.correction, "distinct": self.distinct}
+            if (evidence := self.log_evidence) is not None:
+                facts |= {"log_evidence": evidence.value, "log_evidence_se": evidence.se}
         facts |= {"draws": DRAWS, "dim": self.target.dim, "stop_reason": self.stop_reason}
         return Summary(table_rows(self.draws), facts, self.status, self.reasons)
 

@@ -55,15 +55,20 @@ class Summary:
         f = self.facts
         lines = []
         if f.get("elbo") is not None:
-            lines.append(
-                f"ELBO    {f['elbo']:.2f} ± {f['elbo_se']:.2g}  (mean log-weight of "
-                f"{f['weights']:,} draws and its standard error)"
-            )
+            n, spread = f"{f['weights']:,}", ""
+            if f.get("log_evidence") is not None:
+                value = f"{f['log_evidence']:.2f} ± {f['log_evidence_se']:.2g}"
+                lines.append(
+                    f"log Z   {value}  (log of the mean weight of {n} draws and its standard error)"
+                )
+            else:
+                what = f"ELBO    {f['elbo']:.2f} ± {f['elbo_se']:.2g}  (mean log-weight"
+                lines.append(f"{what} of {n} draws and its standard error)")
+                spread = f"log-weight sd {f['log_weight_sd']:.2f}; "
             word = "below" if f["khat"] <= f["khat_threshold"] else "ABOVE"
             lines.append(
-                f"k-hat   {f['khat']:.2f}, {word} {f['khat_threshold']:.2f}; log-weight sd "
-                f"{f['log_weight_sd']:.2f}; importance-sampling ESS {f['ess']:,.0f} of "
-                f"{f['weights']:,}"
+                f"k-hat   {f['khat']:.2f}, {word} {f['khat_threshold']:.2f}; {spread}"
+                f"importance-sampling ESS {f['ess']:,.0f} of {n}"
             )
         if f.get("correction") is not None:
             lines.append(
