@@ -26,7 +26,9 @@ def test_a_gaussian(condition):
     fit = ritz.fit(target)
     assert (fit.status, fit.stop_reason) == ("ok", "converged")
     assert error(fit, mean, np.sqrt(np.diag(covariance))) < 1.0
-    assert fit.info["evaluations"] < 1000
+    # Pairs of points along 20 axes, a step; and 2,000 densities to look at the proposal.
+    assert fit.info["evaluations"] == pytest.approx(40 * fit.info["steps"] + 2000 / 3)
+    assert fit.info["steps"] <= 20
     log_z = 10.0 * np.log(2.0 * np.pi) + 0.5 * np.linalg.slogdet(covariance)[1]
     assert abs(fit.log_evidence.value - log_z) < 4.0 * fit.log_evidence.se + 1e-3
     assert f"log Z   {fit.log_evidence.value:.2f}" in str(fit)
@@ -158,3 +160,25 @@ def test_a_callback_ends_the_search():
     seen = []
     fit = ritz.fit(target, callbacks=[lambda state, steps, info: seen.append(steps) or True])
     assert (fit.stop_reason, len(seen)) == ("callback", 1)
+
+
+def test_what_ends_a_later_run_is_told():
+    """A callback that stops, or fails, in the second run: the first one's answer, and why."""
+    target, mean, covariance = gaussian(3, 10.0)
+    calls = []
+
+    def second(state, steps, info):
+        calls.append(steps)
+        return len(calls) == 2
+
+    fit = ritz.fit(target, callbacks=[second])
+    assert fit.stop_reason == "callback"
+    assert error(fit, mean, np.sqrt(np.diag(covariance))) < 1.0
+
+    def fails(state, steps, info):
+        raise ValueError("on purpose")
+
+    with pytest.warns(RuntimeWarning, match="on purpose"):
+        assert ritz.fit(target, callbacks=[fails]).stop_reason == "callback failed"
+    with pytest.warns(RuntimeWarning), pytest.raises(ritz.RitzError, match="on purpose"):
+        ritz.fit(target, callbacks=[fails], strict=True)

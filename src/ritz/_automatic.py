@@ -51,7 +51,7 @@ class Found(NamedTuple):
     Attributes:
         q: the proposal, to be corrected by importance weights.
         result: of the run that led to the largest mode; its steps and seconds are those of all.
-        evaluations: gradients, of all runs.
+        evaluations: gradients of all runs; a log density that was looked at counts a third.
         decisions: what was done and why, a line each.
     """
 
@@ -97,18 +97,23 @@ def search(
             break
     modes = _modes(runs.fine)
     lines = [_of_starts(how, runs, modes)]
-    q, asked = _proposal(modes), 0
-    while asked < _ROUNDS and not runs.ended and (at := _missed(q, target, key, asked)) is not None:
-        asked += 1
-        if not runs.go(_near(modes[0][0], at)):
+    q, looks = _proposal(modes), 0
+    while looks < _ROUNDS and not runs.ended:
+        at, looks = _missed(q, target, key, looks), looks + 1
+        if at is None or not runs.go(_near(modes[0][0], at)):
             break
-        more = _modes(runs.fine)
-        if len(more) == len(modes):
+        modes = _modes(runs.fine)
+        q = _proposal(modes)
+        if not any(end is runs.ends[-1] for end in modes):
             lines.append("a search from the draw of the largest weight led to nothing new")
             break
-        modes, q = more, _proposal(more)
         lines.append("a mode or a part of one was found from the draw of the largest weight")
     best = modes[0][1]
+    if runs.ended:
+        last = runs.ends[-1][1]
+        best = dataclasses.replace(best, stop_reason=last.stop_reason, message=last.message)
+        if strict and last.stop_reason != "callback":
+            raise RitzError(last.message)
     if best.stop_reason == "not finite":
         warnings.warn(best.message, RuntimeWarning, stacklevel=4)
         if strict:
@@ -128,7 +133,7 @@ def search(
     result = dataclasses.replace(
         best, steps=runs.steps, run_seconds=runs.seconds, compiled=runs.compiled
     )
-    return Found(q, result, runs.cost + asked * _LOOK / 3, lines)
+    return Found(q, result, runs.cost + looks * _LOOK / 3, lines)
 
 
 class _Runs:
