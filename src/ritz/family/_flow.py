@@ -1,9 +1,8 @@
 """FlowJAX distributions as families."""
 
-import itertools
 import math
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,35 +14,8 @@ from ritz._errors import RitzError
 from ritz.family._base import AbstractFamily
 
 
-class Piece(NamedTuple):
-    """One array of a distribution, in the vector of all.
-
-    Attributes:
-        shape: its shape.
-        dtype: its dtype.
-        unit: what an entry of the vector counts.
-    """
-
-    shape: tuple[int, ...]
-    dtype: Any
-    unit: float
-
-    @property
-    def size(self) -> int:
-        """How many entries."""
-        return math.prod(self.shape)
-
-    def take(self, part: Array) -> Array:
-        """The array."""
-        return (part * self.unit).reshape(self.shape).astype(self.dtype)
-
-    def give(self, array: Array) -> Array:
-        """Its part of the vector."""
-        return array.ravel() / self.unit
-
-
 class Flow(AbstractFamily):
-    r"""A FlowJAX distribution, moved through its unconstrained parameters in one vector.
+    r"""A FlowJAX distribution, moved through its unconstrained parameters.
 
     .. math:: x = T_\lambda(z), \qquad
         \log q_\lambda(x) = \log p_0(z) - \log\left|\det \frac{\partial T_\lambda}{\partial z}
@@ -53,11 +25,12 @@ class Flow(AbstractFamily):
     density at a given point takes the inverse. See `from_flowjax`.
 
     Attributes:
-        vector: :math:`\lambda`, what paramax makes of which the distribution uses; weights of
+        arrays: :math:`\lambda`, what paramax makes of which the distribution uses; weights of
             networks in tenths.
         rest: all other leaves of the distribution: permutations, masks, functions, and what is
             wrapped in `paramax.NonTrainable`.
-        pieces: the parts of `vector`, or None where a leaf belongs to `rest`, in order.
+        units: what an entry of each of `arrays` counts, or None where a leaf belongs to `rest`, in
+            order.
         structure: of the distribution.
         shape: of a draw, which the family ravels.
         can: its capabilities.
@@ -65,9 +38,9 @@ class Flow(AbstractFamily):
         settings: what that builder was told.
     """
 
-    vector: Float[Array, " p"]
+    arrays: tuple[Float[Array, "..."], ...]
     rest: tuple[Any, ...]
-    pieces: tuple[Piece | None, ...] = eqx.field(static=True)
+    units: tuple[float | None, ...] = eqx.field(static=True)
     structure: Any = eqx.field(static=True)
     shape: tuple[int, ...] = eqx.field(static=True)
     can: frozenset[str] = eqx.field(static=True)
@@ -93,9 +66,8 @@ class Flow(AbstractFamily):
     @property
     def distribution(self) -> Any:
         """The FlowJAX distribution at these parameters."""
-        ends = itertools.accumulate(p.size for p in self.pieces if p is not None)
-        parts, rest = iter(jnp.split(self.vector, list(ends)[:-1])), iter(self.rest)
-        leaves = [next(rest) if p is None else p.take(next(parts)) for p in self.pieces]
+        arrays, rest = iter(self.arrays), iter(self.rest)
+        leaves = [next(rest) if u is None else _times(next(arrays), u) for u in self.units]
         return jax.tree.unflatten(self.structure, leaves)
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, " d"]:
@@ -134,8 +106,8 @@ def from_flowjax(distribution: Any) -> Flow:
     >>> import jax, jax.numpy as jnp, ritz
     >>> from flowjax.distributions import Normal
     >>> q = from_flowjax(Normal(jnp.zeros(3)))
-    >>> q.dim, q.vector.shape, sorted(q.capabilities)
-    (3, (6,), ['log_prob', 'reparameterised', 'sample'])
+    >>> q.dim, q.arrays[0].shape, sorted(q.capabilities)
+    (3, (3,), ['log_prob', 'reparameterised', 'sample'])
     """
     from flowjax.distributions import AbstractDistribution
 
@@ -158,17 +130,17 @@ def make(distribution: Any, name: str | None = None, options: dict[str, Any] | N
     """As `from_flowjax`, for a registered builder, with what that was told."""
     frozen = lambda leaf: isinstance(leaf, paramax.NonTrainable)
     leaves, structure = jax.tree.flatten(distribution, is_leaf=frozen)
-    units = jax.tree.leaves(_units(distribution), is_leaf=frozen)
-    pieces = tuple(
-        Piece(leaf.shape, leaf.dtype, unit) if eqx.is_inexact_array(leaf) else None
-        for leaf, unit in zip(leaves, units, strict=True)
+    units = tuple(
+        unit if eqx.is_inexact_array(leaf) else None
+        for leaf, unit in zip(
+            leaves, jax.tree.leaves(_units(distribution), is_leaf=frozen), strict=True
+        )
     )
-    each = list(zip(leaves, pieces, strict=True))
-    parts = [piece.give(leaf) for leaf, piece in each if piece is not None]
+    each = list(zip(leaves, units, strict=True))
     return Flow(
-        vector=jnp.concatenate(parts) if parts else jnp.zeros(0),
-        rest=tuple(leaf for leaf, piece in each if piece is None),
-        pieces=pieces,
+        arrays=tuple(_times(leaf, 1.0 / u) for leaf, u in each if u is not None),
+        rest=tuple(leaf for leaf, u in each if u is None),
+        units=units,
         structure=structure,
         shape=distribution.shape,
         can=_capabilities(distribution),
@@ -182,8 +154,12 @@ def make(distribution: Any, name: str | None = None, options: dict[str, Any] | N
 _TENTH = 0.1
 
 
+def _times(array: Array, unit: float) -> Array:
+    return array if unit == 1.0 else array * unit
+
+
 def _units(distribution: Any) -> Any:
-    """What an entry of the vector counts, for each leaf."""
+    """What an entry counts, for each leaf."""
     network = lambda node: isinstance(node, eqx.nn.Linear)
 
     def of(node: Any) -> Any:
