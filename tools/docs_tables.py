@@ -14,7 +14,7 @@ import ritz
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "docs" / "objectives.md", ROOT / "docs" / "families.md")
-FIGURES = ROOT / "bench" / "results" / "families.json"
+RESULTS = ROOT / "bench" / "results"
 NEEDS = {"log_prob": "log q", "slope": "slopes"}
 
 
@@ -55,7 +55,7 @@ def solvers() -> Iterable[tuple[str, ...]]:
 
 def combinations() -> Iterable[tuple[str, ...]]:
     """By combination: how many of the posteriors it gets right, and at what cost."""
-    models = json.loads(FIGURES.read_text())["models"]
+    models = json.loads((RESULTS / "families.json").read_text())["models"]
     yield "family, solver", "right", "gradients", "seconds", "k-hat"
     keys = sorted({key for rows in models.values() for key in rows})
     lines = [(key, [rows[key] for rows in models.values() if key in rows]) for key in keys]
@@ -72,6 +72,19 @@ def combinations() -> Iterable[tuple[str, ...]]:
         )
 
 
+def flows() -> Iterable[tuple[str, ...]]:
+    """By flow: KL from it as a share of the best full-rank Gaussian's, and a step's cost."""
+    found = json.loads((RESULTS / "flows.json").read_text())
+    measured = found["kl"]
+    timed = sorted({int(key.rpartition("=")[2]) for key in found["step"]})
+    yield "flow", *measured, *(f"step, d = {d}" for d in timed)
+    for flow in next(iter(measured.values())):
+        if flow != "full_rank":
+            shares = [f"{rows[flow]['share of full_rank']:.2f}" for rows in measured.values()]
+            steps = [f"{found['step'][f'{flow}, d = {d}']['ratio']:.2f}" for d in timed]
+            yield f"`{flow}`", *shares, *steps
+
+
 def _right(row: dict[str, Any]) -> bool:
     """The largest error of a mean below 0.1 sd, and every sd within 20%."""
     return "failed" not in row and row["mean_error"] < 0.1 and row["log_sd_error"] < 0.2
@@ -83,6 +96,7 @@ TABLES: dict[str, Callable[[], Iterable[tuple[str, ...]]]] = {
     "families": families,
     "solvers": solvers,
     "combinations": combinations,
+    "flows": flows,
 }
 
 
