@@ -70,7 +70,10 @@ def parse(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Parsed:
     for item, kind in _INFO.items():
         _need(isinstance(info[item], kind), f"{item} is {info[item]!r:.40}")
     correction = meta.get("correction")
-    _need(correction in (None, "importance"), f"its correction is {correction!r:.40}")
+    _need(correction in (None, "importance", "nuts"), f"its correction is {correction!r:.40}")
+    if correction == "nuts":
+        for count in ("diverged", "gradients"):
+            _need(type(info["nuts"][count]) is int, f"{count} is {info['nuts'][count]!r:.40}")
     return Parsed(
         target=saved,
         stored=_stored(arrays, saved, correction is not None),

@@ -115,7 +115,7 @@ def predict(
         (key, arguments), (x, i) = extra, row
         return kept(target.predict(x, jax.random.fold_in(key, i), *arguments))
 
-    x = resampled(fit.q, target, n, key)["x"]
+    x = fit.take(n, key)["x"]
     return at_rows(given, target, (x, np.arange(n)), (base, arguments))
 
 

@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from ritz import _nuts, _posterior, _probabilities
 from ritz import _only_if as only_if
-from ritz import _posterior, _probabilities
 from ritz._compile import compile, spent
 from ritz._draws import at_keys, at_rows
 from ritz._errors import RitzError, whole_number
@@ -46,8 +47,9 @@ class Fit:
         key: the key of the fit; draws are derived from it unless another is given.
         info: how it was made: family, solver, steps, start, versions, seconds.
         binding: how data were bound to the model's arguments (`ritz.data.Binding`), if they were.
-        correction: "importance" where draws are those of q resampled by importance weights; None
-            where they are those of q. See `refine`.
+        correction: "importance" where draws are those of q resampled by importance weights,
+            "nuts" where they are those of chains started from q; None where they are those of q.
+            See `refine`.
     """
 
     q: AbstractFamily
@@ -75,7 +77,7 @@ class Fit:
         """
         whole_number("n", n, 1)
         if self.target.has_density:
-            return self.target.pack(self._draw(n, self._key(key))["values"])
+            return self.target.pack(self.take(n, self._key(key))["values"])
         if n > DRAWS:
             raise RitzError(
                 f"sample: n={n} arrived, but a fit loaded without its model holds {DRAWS} draws; "
@@ -141,25 +143,36 @@ class Fit:
 
     @only_if.weights
     def refine(self, correction: str = "importance") -> "Fit":
-        r"""This fit with its draws corrected by importance weights.
+        r"""This fit with its draws corrected, by importance weights or by NUTS.
 
-        Draws from q are resampled by the Pareto-smoothed weights :math:`\tilde p/q`, from a pool
-        four times as large. Where k-hat is below its threshold, `mean`, `sd`, `summary`,
-        `sample`, `predict` and the rest are then those of the target up to Monte Carlo error, even
-        where q is not; where it is above, the verdict says so. `q`, `elbo`, `khat` and
-        `log_weights` stay those of q.
+        "importance": draws from q are resampled by the Pareto-smoothed weights
+        :math:`\tilde p/q`, from a pool four times as large. Where k-hat is below its threshold,
+        `mean`, `sd`, `summary`, `sample`, `predict` and the rest are then those of the target up
+        to Monte Carlo error, even where q is not; where it is above, the verdict says so.
+
+        "nuts": four chains of the No-U-Turn sampler, by BlackJAX (`pip install 'ritz[nuts]'`), in
+        coordinates whitened by draws from q and started at four of them resampled by weight; 500
+        steps adapt and 1,000 a chain are kept, which are then all draws there are. The verdict is
+        that of the chains: R-hat below 1.01, 400 effective draws, and one transition in a
+        thousand that diverges at most; k-hat says no more than how well they were started.
+        `info["nuts"]` counts gradients.
+
+        `q`, `elbo`, `khat` and `log_weights` stay those of q.
 
         Args:
-            correction: "importance".
+            correction: "importance" or "nuts".
 
         Returns:
-            another fit, whose `correction` is "importance" and whose `distinct` tells how many of
+            another fit, whose `correction` is that word and whose `distinct` tells how many of
             its stored draws differ.
 
         Raises:
-            RitzError: for another word.
+            RitzError: for another word; for "nuts", without BlackJAX, with discrete coordinates,
+                or where q leaves no finite density to start from.
 
-        Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto smoothed importance sampling", 2024.
+        Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto smoothed importance sampling", 2024;
+        Hoffman and Gelman, "The No-U-Turn sampler", 2014; Vehtari, Gelman, Simpson, Carpenter and
+        Bürkner, "Rank-normalization, folding, and localization: an improved R-hat", 2021.
 
         >>> import jax.numpy as jnp, ritz
         >>> skew = lambda x: 3.0 * x - jnp.exp(x)  # the logarithm of a gamma variable
@@ -168,9 +181,17 @@ class Fit:
         >>> bool(abs(fit.refine().mean() - exact) < 0.05 < abs(fit.mean() - exact))
         True
         """
-        if correction != "importance":
-            raise RitzError(f"refine: {correction!r} arrived, expected 'importance'")
-        return dataclasses.replace(self, correction=correction, info=dict(self.info))
+        if correction not in ("importance", "nuts"):
+            raise RitzError(f"refine: {correction!r} arrived, expected 'importance' or 'nuts'")
+        better = dataclasses.replace(self, correction=correction, info=dict(self.info))
+        if correction == "nuts":
+            spent_before, began = spent(), time.perf_counter()
+            stored, better.info["nuts"] = _nuts.run(self.q, self.target, self._key(None))
+            compiling = spent() - spent_before
+            better.info["compile_seconds"] += compiling
+            better.info["run_seconds"] += time.perf_counter() - began - compiling
+            better.restore(stored)
+        return better
 
     @property
     def distinct(self) -> int:
@@ -224,6 +245,8 @@ class Fit:
     @functools.cached_property
     def reasons(self) -> tuple[str, ...]:
         """What speaks against trusting the fit, a line each; empty where nothing does."""
+        if self.correction == "nuts":
+            return tuple(_nuts.doubts(self._drawn["x"], self.info["nuts"]["diverged"]))
         richer = "full_rank" if name_of(self.q) == "mean_field" else ""
         drawn = self._drawn
         weights, corrected = drawn.get("log_weights"), self.correction is not None
@@ -258,7 +281,12 @@ class Fit:
         """What `ritz.fit` decided where nothing was asked for, and why, a line each."""
         info = self.info
         asked = f"{info['family']}, {info['objective']} and {info['solver']}, as asked for"
-        return "\n".join(info.get("decisions", [asked, f"started from {info['start']}"]))
+        lines = list(info.get("decisions", [asked, f"started from {info['start']}"]))
+        if self.correction == "nuts":
+            lines.append(
+                f"refined by NUTS, as asked for: {info['nuts']['gradients']:,} gradient evaluations"
+            )
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         return str(self.summary())
@@ -361,11 +389,14 @@ class Fit:
     @functools.cached_property
     def _drawn(self) -> dict[str, Any]:
         began = spent()
-        drawn = self._draw(DRAWS, self._key(None))
+        drawn = self.take(DRAWS, self._key(None))
         self.info["compile_seconds"] += spent() - began
         return drawn
 
-    def _draw(self, n: int, key: jax.Array) -> dict[str, Any]:
+    def take(self, n: int, key: jax.Array) -> dict[str, Any]:
+        """Draws with what belongs to them: `values`, `x` and `log_weights`."""
+        if self.correction == "nuts":
+            return _nuts.rows(self._drawn, n, key)
         draw = _posterior.drawn if self.correction is None else _posterior.resampled
         return draw(self.q, self.target, n, key)
 

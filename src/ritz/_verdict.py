@@ -45,6 +45,7 @@ def doubts(
     if log_weights is None or smoothed is None:
         return [*out, "k-hat cannot be computed here, so the fit's accuracy is unchecked"]
     instead = f"family={richer!r}, or " if richer else ""
+    sampler = ", or fit.refine('nuts')" * (target.continuous_dim == target.dim)
     with np.errstate(invalid="ignore"):  # where a draw has no density
         spread = log_weights.std()
     if smoothed.khat > smoothed.threshold and not spread <= NEARLY_EQUAL:
@@ -52,13 +53,13 @@ def doubts(
             *out,
             f"k-hat {smoothed.khat:.2f} is above {smoothed.threshold:.2f}: q misses part of the "
             "posterior, often its tails or correlations; try more steps, "
-            f"{instead}reparameterise the model",
+            f"{instead}reparameterise the model{sampler}",
         ]
     if corrected and smoothed.ess < LEAST_ESS * len(log_weights):
         return [
             *out,
             f"importance weights leave {smoothed.ess:,.0f} of {len(log_weights):,} draws: q is far "
-            "from the posterior; try family='spline', or reparameterise the model",
+            f"from the posterior; try family='spline', or reparameterise the model{sampler}",
         ]
     out += _probabilities.doubts(target, x)
     if target.continuous_dim == 0 or corrected:
@@ -72,7 +73,7 @@ def doubts(
             f"importance weighting moves {_coordinate(target, worst)} by "
             f"{shift.mean[worst]:+.2f} sd and its sd by a factor "
             f"{np.exp(shift.log_sd[worst]):.2f}: q has not converged, or its shape does not fit; "
-            f"try more steps, another learning rate, {instead}reparameterise the model"
+            f"try more steps, another learning rate, {instead}reparameterise the model{sampler}"
         )
     return out
 

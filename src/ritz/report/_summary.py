@@ -70,7 +70,13 @@ class Summary:
                 f"k-hat   {f['khat']:.2f}, {word} {f['khat_threshold']:.2f}; {spread}"
                 f"importance-sampling ESS {f['ess']:,.0f} of {n}"
             )
-        if f.get("correction") is not None:
+        if f.get("correction") == "nuts":
+            made = f["nuts"]
+            lines.append(
+                f"draws   {f['draws']:,} by NUTS, started from q; {made['gradients']:,} gradient "
+                f"evaluations, {made['diverged']:,} divergences"
+            )
+        elif f.get("correction") is not None:
             lines.append(
                 f"draws   {f['draws']:,} resampled by importance weights, {f['distinct']:,} "
                 "distinct"
