@@ -128,8 +128,12 @@ def doubts(x: np.ndarray, diverged: int) -> list[str]:
     import arviz
 
     chains = arviz.convert_to_dataset({"x": x.reshape(CHAINS, KEPT, -1)})
-    rhat = float(arviz.rhat(chains)["x"].max())
-    sizes = [float(arviz.ess(chains, method=how)["x"].min()) for how in ("bulk", "tail")]
+
+    def of(found: Any) -> np.ndarray:
+        return np.asarray(arviz.convert_to_dataset(found)["x"])
+
+    rhat = float(of(arviz.rhat(chains)).max())
+    sizes = [float(of(arviz.ess(chains, method=how)).min()) for how in ("bulk", "tail")]
     out = []
     if not rhat < RHAT:
         out.append(
