@@ -24,6 +24,7 @@ from ritz.family import (
     register,
     registered,
 )
+from ritz.family._base import in_units
 from ritz.objective import Problem, negative_elbo
 from ritz.target import from_log_density
 
@@ -81,7 +82,8 @@ def perturbed(name, dim=3):
     """A family of this name away from where it starts."""
     params, rest = trained(made(name, dim))
     size = PERTURBED.get(name, 0.5)
-    params = jax.tree.map(lambda v, n: v + size * n, params, like(params, 0))
+    noise = in_units(like(params, 0), 1.0)
+    params = jax.tree.map(lambda v, n: v + size * n, params, noise)
     return paramax.unwrap(eqx.combine(params, rest))
 
 
@@ -229,7 +231,8 @@ def test_the_derivative_of_draws_is_that_of_their_expectation(name):
     q = made(name, 2)
     params, rest = trained(q)
     size = 0.1 if name == "spline" else 0.5  # whose score is the noisiest
-    params = jax.tree.map(lambda v, n: v + size * n, params, like(params, 0))
+    noise = in_units(like(params, 0), 1.0)
+    params = jax.tree.map(lambda v, n: v + size * n, params, noise)
     at = lambda params: paramax.unwrap(eqx.combine(params, rest))
     f = lambda x: jnp.tanh(x).sum() + 0.5 * jnp.sin(x[0] + 2.0 * x[1])
 

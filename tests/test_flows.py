@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import paramax
 import pytest
 from flowjax import bijections, distributions, flows
@@ -17,12 +18,15 @@ from scipy import stats
 
 import ritz
 from ritz import RitzError
+from ritz.estimator import pathwise
 from ritz.family import Flow, from_flowjax, mean_field, registered
+from ritz.family._base import in_units
 from ritz.family._planar import inverse, still
 from ritz.family._radial import Radial
 from ritz.family._size import bytes_of
 from ritz.family._sylvester import Sylvester
-from ritz.objective import annealed, negative_elbo
+from ritz.objective import Problem, annealed, negative_elbo
+from ritz.solver._optax import _clip
 from ritz.target import from_log_density
 
 SMALL = {
@@ -63,8 +67,9 @@ def moved(name, dim=2, by=0.5):
     """Away from where it starts."""
     q = small(name, dim, scale=0.7)
     vector, back = ravel_pytree(q.arrays)
-    vector += by * jax.random.normal(jax.random.key(1), vector.shape)
-    return eqx.tree_at(lambda q: q.arrays, q, back(vector))
+    noise = back(by * jax.random.normal(jax.random.key(1), vector.shape))
+    noise = in_units(eqx.tree_at(lambda q: q.arrays, q, noise), 1.0).arrays
+    return eqx.tree_at(lambda q: q.arrays, q, jax.tree.map(jnp.add, q.arrays, noise))
 
 
 def draws(q, n, seed=0):
@@ -246,20 +251,98 @@ def test_what_is_not_trainable_stays(tmp_path):
         ritz.load(tmp_path / "fit")
 
 
-def test_networks_weights_count_in_tenths():
-    flow = flows.coupling_flow(
-        jax.random.key(0),
-        base_dist=distributions.Normal(jnp.zeros(2)),
-        flow_layers=1,
-        nn_width=3,
-        invert=False,
+def coupled():
+    return from_flowjax(
+        flows.coupling_flow(
+            jax.random.key(0),
+            base_dist=distributions.Normal(jnp.zeros(2)),
+            flow_layers=1,
+            nn_width=3,
+            invert=False,
+        )
     )
-    q = from_flowjax(flow)
+
+
+def test_networks_weights_move_in_tenths():
+    q = coupled()
     shapes = [array.shape for array in q.arrays]
     units = dict(zip(shapes, [u for u in q.units if u is not None], strict=True))
     assert units == {(2,): 1.0, (1, 3, 1): 0.1, (1, 3): 0.1, (1, 2, 3): 0.1, (1, 2): 0.1}
-    key = jax.random.key(3)
-    np.testing.assert_allclose(q.sample(key), flow.sample(key), rtol=1e-5)
+    for power in (1.0, -1.0):
+        for old, new in zip(q.arrays, in_units(q, power).arrays, strict=True):
+            np.testing.assert_allclose(new, units[old.shape] ** power * old, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: optax.adamw(0.05, weight_decay=0.3), lambda: optax.sgd(0.05, momentum=0.5)]
+)
+def test_training_in_units_is_training_the_parameters_divided_by_them(make):
+    """Three steps, against the same transformation on weights that are written in tenths."""
+    q, transformation, key = coupled(), make(), jax.random.key(2)
+    problem = Problem(target(), q, negative_elbo(8, entropy="mc"), pathwise())
+    assert problem.params.units == q.units
+    solver = ritz.solver.optax_solver(transformation)
+    state = solver.init(problem, key)
+    written = in_units(problem.params, -1.0)
+    opt = transformation.init(written)
+    for i in range(3):
+        loss = lambda w, k: problem.loss(in_units(w, 1.0), k)[0]
+        at = jax.random.fold_in(key, i)
+        update, opt = transformation.update(jax.grad(loss)(written, at), opt, written)
+        written = optax.apply_updates(written, update)
+        state, _ = solver.step(problem, state, at)
+    for ours, theirs in zip(state.params.arrays, in_units(written, 1.0).arrays, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    plain = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), state.params.arrays, q.arrays)
+    assert min(float(v) for v in plain) > 0.0
+
+
+def lengths(clip, scales):
+    """Of what is left of gradients (3, 4) times some scales."""
+    moves = _clip(clip)
+    state, out = moves.init(jnp.zeros(2)), []
+    for scale in scales:
+        left, state = moves.update(jnp.array([3.0, 4.0]) * scale, state)
+        out.append(float(jnp.linalg.norm(left)))
+    return out
+
+
+def test_gradients_are_clipped_to_a_multiple_of_their_running_mean():
+    assert lengths(2.0, [1.0, 1.0, 1.0]) == pytest.approx([5.0] * 3)
+    # (0.99^2 + 0.99 + 1) 5 / same = 5 before; the clipped one, of length 10, enters the mean.
+    weights = 0.99 ** np.arange(3)[::-1]
+    usual = (weights * [5.0, 5.0, 10.0]).sum() / weights.sum()
+    assert lengths(2.0, [1.0, 1.0, 1e6, 1e6]) == pytest.approx(
+        [5.0, 5.0, 10.0, 2.0 * usual], rel=1e-5
+    )
+    assert lengths(2.0, [1.0, 1e30, 1.0])[1:] == pytest.approx(
+        [0.0, 5.0], rel=1e-5
+    )  # the length overflows
+    assert np.isnan(lengths(2.0, [1.0, np.nan])[1])
+    with pytest.raises(RitzError, match=r"clip=-1.0 arrived, expected a positive number"):
+        ritz.solver.adam(clip=-1.0)
+
+
+def test_a_flow_survives_a_draw_far_out():
+    """One gradient in a hundred is a million times too long: Adam alone stands still after it."""
+
+    def log_density(x):
+        far = jnp.where(jnp.abs(x[1] - 2.0) > 2.8, 1e6 * jnp.sign(x[0] - 2.0), 0.0)
+        far = jax.lax.stop_gradient(far)
+        return -0.5 * ((x - 2.0) ** 2).sum() + far * (x[0] - jax.lax.stop_gradient(x[0]))
+
+    runs = {}
+    for clip in (None, 5.0):
+        q = mean_field(from_log_density(log_density, jnp.zeros(2)), jnp.array([-1.0, 2.0]))
+        problem = Problem(
+            from_log_density(log_density, jnp.zeros(2)), q, negative_elbo(4), pathwise()
+        )
+        adam = ritz.solver.adam(0.05, 1500, clip)
+        result = ritz.solver.run(problem, adam, 1500, jax.random.key(0), progress=False)
+        q = problem.family_at(result.state.params)
+        runs[clip] = float(jnp.maximum(abs(q.loc - 2.0).max(), abs(q.log_scale).max()))
+    assert runs[5.0] < 0.2
+    assert runs[None] > 3.0
 
 
 def test_draws_of_other_shapes_are_ravelled():

@@ -81,7 +81,8 @@ def flows() -> Iterable[tuple[str, ...]]:
     for flow in next(iter(measured.values())):
         if flow != "full_rank":
             shares = [f"{rows[flow]['share of full_rank']:.2f}" for rows in measured.values()]
-            steps = [f"{found['step'][f'{flow}, d = {d}']['ratio']:.2f}" for d in timed]
+            timings = [found["step"][f"{flow}, d = {d}"] for d in timed]
+            steps = [f"{t['ratio']:.2f} ({t['ratio, gradients clipped']:.2f})" for t in timings]
             yield f"`{flow}`", *shares, *steps
 
 

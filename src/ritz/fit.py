@@ -140,6 +140,8 @@ def fit(
         q, how = _start(target, family, chosen.families, init, start_key)
         if solver is None and q.solver is not None:
             solver, chosen = q.solver, _solver(q.solver, lr, steps)
+        elif solver is None or solver == "adam":
+            chosen = _solver(None, lr, steps, q.clip)
         steps = chosen.steps if steps is None else steps
         q = chosen.prepare(q)
         problem = Problem(
@@ -149,7 +151,7 @@ def fit(
         q, target = problem.family_at(result.state.params), problem.target_at(result.state.params)
         made = {
             "objective": type(problem.objective).__name__,
-            "solver": _solver_name(solver, chosen, lr),
+            "solver": _solver_name(solver, chosen, lr, q.clip),
             "start": how,
             "evaluations": chosen.evaluations(problem, result.state, result.steps),
         }
@@ -288,10 +290,10 @@ def _estimator(given: Any, q: Any, target: Any, by_site: Callable[[str], Any]) -
     return _discrete.estimator(given, q, target, by_site) or given or default(q)
 
 
-def _solver(solver: Any, lr: Any, steps: Any) -> AbstractSolver:
+def _solver(solver: Any, lr: Any, steps: Any, clip: float | None = None) -> AbstractSolver:
     if solver is None or solver == "adam":
         most = AbstractSolver.steps if steps is None else whole_number("steps", steps, 0)
-        return adam(lr, max(most, 1))
+        return adam(lr, max(most, 1), clip)
     if isinstance(solver, str):
         known = _solvers.registered()
         if solver not in known:
@@ -300,9 +302,9 @@ def _solver(solver: Any, lr: Any, steps: Any) -> AbstractSolver:
     return solver if isinstance(solver, AbstractSolver) else optax_solver(solver)
 
 
-def _solver_name(given: Any, chosen: AbstractSolver, lr: float) -> str:
+def _solver_name(given: Any, chosen: AbstractSolver, lr: float, clip: float | None) -> str:
     if given is None or given == "adam":
-        return f"adam (lr {lr:g}, falling)"
+        return f"adam (lr {lr:g}, falling{'; gradients clipped' * (clip is not None)})"
     return given if isinstance(given, str) else type(chosen).__name__
 
 

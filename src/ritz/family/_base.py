@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
@@ -44,12 +45,14 @@ class AbstractFamily(eqx.Module):
         options: what the builder must be told to make one of the same structure, as JSON values.
         composed: whether a draw is made of choices in a program, each with its own estimator.
         solver: the registered solver that moves it, where gradients of the loss do not.
+        clip: how `adam`, where nothing else is asked for, clips the gradients of its parameters.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
     registered_as: ClassVar[str | None] = None
     composed: ClassVar[bool] = False
     solver: ClassVar[str | None] = None
+    clip: ClassVar[float | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -60,6 +63,13 @@ class AbstractFamily(eqx.Module):
     def options(self) -> dict[str, Any]:
         """What the builder must be told to make one of the same structure, as JSON values."""
         return {}
+
+    def in_units(self, power: float) -> "AbstractFamily":
+        """With each array times a power of the unit that gradient steps move it in.
+
+        Overridden by families some of whose arrays should move less than others at one rate.
+        """
+        return self
 
     def for_target(self, target: Any) -> "AbstractFamily":
         """The same for another target; another family only where draws are made with the target."""
@@ -101,6 +111,19 @@ class AbstractFamily(eqx.Module):
         With `bound="smallest_singular_value"` a cheaper number below it.
         """
         raise _lacks(self, "linearised_entropy")
+
+
+def in_units(params: Any, power: float) -> Any:
+    """Parameters, or a gradient or step of them, as those of families in `in_units`.
+
+    A gradient and the step made of it are both to be multiplied by the units: that is what training
+    the parameters, divided by their units, comes to.
+    """
+    has_own = lambda node: (
+        isinstance(node, AbstractFamily) and type(node).in_units is not AbstractFamily.in_units
+    )
+    turn = lambda node: node.in_units(power) if has_own(node) else node
+    return jax.tree.map(turn, params, is_leaf=has_own)
 
 
 def _lacks(family: AbstractFamily, what: str) -> RitzError:

@@ -1,8 +1,9 @@
 """FlowJAX distributions as families."""
 
+import dataclasses
 import math
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -25,12 +26,11 @@ class Flow(AbstractFamily):
     density at a given point takes the inverse. See `from_flowjax`.
 
     Attributes:
-        arrays: :math:`\lambda`, what paramax makes of which the distribution uses; weights of
-            networks in tenths.
+        arrays: :math:`\lambda`, what paramax makes of which the distribution uses.
         rest: all other leaves of the distribution: permutations, masks, functions, and what is
             wrapped in `paramax.NonTrainable`.
-        units: what an entry of each of `arrays` counts, or None where a leaf belongs to `rest`, in
-            order.
+        units: the unit that gradient steps move each of `arrays` in, or None where a leaf belongs
+            to `rest`, in order.
         structure: of the distribution.
         shape: of a draw, which the family ravels.
         can: its capabilities.
@@ -38,6 +38,7 @@ class Flow(AbstractFamily):
         settings: what that builder was told.
     """
 
+    clip: ClassVar[float | None] = 5.0  # of Neal's funnel, the KL is then 0.01 whatever the seed
     arrays: tuple[Float[Array, "..."], ...]
     rest: tuple[Any, ...]
     units: tuple[float | None, ...] = eqx.field(static=True)
@@ -67,8 +68,14 @@ class Flow(AbstractFamily):
     def distribution(self) -> Any:
         """The FlowJAX distribution at these parameters."""
         arrays, rest = iter(self.arrays), iter(self.rest)
-        leaves = [next(rest) if u is None else _times(next(arrays), u) for u in self.units]
+        leaves = [next(rest if unit is None else arrays) for unit in self.units]
         return jax.tree.unflatten(self.structure, leaves)
+
+    def in_units(self, power: float) -> "Flow":
+        units = [unit for unit in self.units if unit is not None]
+        each = zip(self.arrays, units, strict=True)
+        arrays = tuple(v if u == 1.0 else v * u**power for v, u in each)
+        return dataclasses.replace(self, arrays=arrays)
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, " d"]:
         return self.distribution.sample(key).ravel()
@@ -138,7 +145,7 @@ def make(distribution: Any, name: str | None = None, options: dict[str, Any] | N
     )
     each = list(zip(leaves, units, strict=True))
     return Flow(
-        arrays=tuple(_times(leaf, 1.0 / u) for leaf, u in each if u is not None),
+        arrays=tuple(leaf for leaf, u in each if u is not None),
         rest=tuple(leaf for leaf, u in each if u is None),
         units=units,
         structure=structure,
@@ -149,17 +156,13 @@ def make(distribution: Any, name: str | None = None, options: dict[str, Any] | N
     )
 
 
-# A rate at which Adam finds a location or a log scale makes networks jump: their weights count in
+# A rate at which Adam finds a location or a log scale makes networks jump: their weights move in
 # these, so that one rate serves both.
 _TENTH = 0.1
 
 
-def _times(array: Array, unit: float) -> Array:
-    return array if unit == 1.0 else array * unit
-
-
 def _units(distribution: Any) -> Any:
-    """What an entry counts, for each leaf."""
+    """The unit of each leaf."""
     network = lambda node: isinstance(node, eqx.nn.Linear)
 
     def of(node: Any) -> Any:

@@ -5,10 +5,12 @@ import math
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from ritz._errors import RitzError, whole_number
+from ritz.family._base import in_units
 from ritz.solver._base import AbstractSolver, register
 
 
@@ -20,14 +22,18 @@ class OptaxState(NamedTuple):
 
 
 class OptaxSolver(AbstractSolver):
-    r"""Gradient steps :math:`\lambda_{t+1} = \lambda_t + u_t(\hat g_t)` with u from Optax."""
+    r"""Gradient steps :math:`\lambda_{t+1} = \lambda_t + c\,u_t(c\,\hat g_t)` with u from Optax.
+
+    c is the unit that a family moves an array in, mostly one: see `AbstractFamily.in_units`.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     guarantees: ClassVar[str] = "a stationary point of the loss, as the rate falls"
     transformation: Any = eqx.field(static=True)
 
     def init(self, problem: Any, key: Key[Array, ""]) -> OptaxState:
-        return OptaxState(problem.params, self.transformation.init(problem.params))
+        params = problem.params
+        return OptaxState(params, self.transformation.init(in_units(params, -1.0)))
 
     def step(
         self, problem: Any, state: OptaxState, key: Key[Array, ""], batch: Any = None
@@ -35,8 +41,9 @@ class OptaxSolver(AbstractSolver):
         import optax
 
         grad, info = problem.grad(state.params, key, batch)
-        update, opt = self.transformation.update(grad, state.opt, state.params)
-        return OptaxState(optax.apply_updates(state.params, update), opt), info
+        given = (in_units(grad, 1.0), state.opt, in_units(state.params, -1.0))
+        update, opt = self.transformation.update(*given)
+        return OptaxState(optax.apply_updates(state.params, in_units(update, 1.0)), opt), info
 
     def evaluations(self, problem: Any, state: OptaxState, steps: int) -> float | None:
         return None if problem.points is None else float(problem.points * steps)
@@ -67,7 +74,7 @@ def optax_solver(transformation: Any) -> AbstractSolver:
     return OptaxSolver(transformation)
 
 
-def adam(lr: Any = 0.02, steps: Any = 10_000) -> OptaxSolver:
+def adam(lr: Any = 0.02, steps: Any = 10_000, clip: float | None = None) -> OptaxSolver:
     r"""Adam whose learning rate falls to zero along a half cosine.
 
     .. math:: \eta_t = \tfrac12 \eta\,(1 + \cos(\pi t / T)).
@@ -78,9 +85,13 @@ def adam(lr: Any = 0.02, steps: Any = 10_000) -> OptaxSolver:
     Args:
         lr: the initial rate, eta.
         steps: T.
+        clip: gradients longer than this many times the running mean of their lengths are
+            shortened to that. One draw far out in a heavy tail can have a gradient millions of
+            times the usual one, and Adam's second moments would remember it for thousands of
+            steps. None leaves them as they are.
 
     Raises:
-        RitzError: for a rate or number of steps that is not positive.
+        RitzError: for a rate, number of steps or clip that is not positive.
     """
     if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < math.inf:
         raise RitzError(f"lr={lr!r} arrived, expected a positive number such as 0.02")
@@ -89,7 +100,46 @@ def adam(lr: Any = 0.02, steps: Any = 10_000) -> OptaxSolver:
 
     # As arrays these are lifted out of the program, so that other values compile nothing.
     rate, total = jnp.asarray(lr), jnp.asarray(float(steps))
-    return OptaxSolver(optax.adam(functools.partial(_cosine, rate, total)))
+    moves = optax.adam(functools.partial(_cosine, rate, total))
+    if clip is None:
+        return OptaxSolver(moves)
+    if not 0 < clip < math.inf:
+        raise RitzError(f"clip={clip!r} arrived, expected a positive number such as 5.0, or None")
+    return OptaxSolver(optax.chain(_clip(float(clip)), moves))
+
+
+# The weight of the past in the running mean of gradients' lengths.
+_DECAY = 0.99
+
+
+class _Lengths(NamedTuple):
+    mean: Array
+    count: Array
+
+
+def _clip(times: float) -> Any:
+    r"""Shorten gradients to `times` the bias-corrected running mean of (shortened) lengths.
+
+    A gradient of finite entries whose length overflows becomes zero; others that are not finite
+    stay so, and end the run.
+    """
+    import optax
+
+    def init(params: PyTree) -> _Lengths:
+        return _Lengths(jnp.zeros(()), jnp.zeros(()))
+
+    def update(updates: Any, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+        length = optax.tree.norm(updates)
+        usual = state.mean / jnp.where(state.count > 0, 1.0 - _DECAY**state.count, 1.0)
+        most = jnp.where(state.count > 0, times * usual, jnp.finfo(length.dtype).max)
+        factor = jnp.where(length > most, most / length, 1.0)
+        mean = _DECAY * state.mean + (1.0 - _DECAY) * jnp.minimum(length, most)
+        mean = mean.astype(state.mean.dtype)
+        return jax.tree.map(lambda g: factor.astype(g.dtype) * g, updates), _Lengths(
+            mean, state.count + 1.0
+        )
+
+    return optax.GradientTransformation(init, update)
 
 
 def _cosine(rate: Float[Array, ""], total: Float[Array, ""], count: Any) -> Float[Array, ""]:
