@@ -88,6 +88,20 @@ def test_gaussian_targets_are_reached(seed, condition):
     np.testing.assert_allclose(covariance(fit.q), cov, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("d", "condition"), [(2, 100_000), (20, 1_000), (100, 100)])
+def test_gaussian_targets_are_reached_at_any_size(d, condition):
+    with jax.enable_x64(True):
+        target, mean, cov = gaussian(0, condition, d)
+        q = ritz.family.FullRank(jnp.zeros(d), jnp.full(d, -2.3), jnp.zeros((d, d)))
+        steps = 20 * condition
+        fit = ritz.fit(target, family=q, solver=exact(1.0), steps=steps, progress=False)
+    errors = np.linalg.solve(cov, covariance(fit.q)) - np.eye(d)
+    away = np.asarray(fit.q.loc) - mean
+    assert away @ np.linalg.solve(cov, away) < 1e-8
+    assert np.abs(errors).max() < 1e-6
+
+
 def test_units_do_not_matter():
     held, fit, mean, cov = reaches(exact, 0, 10, scale=1e-3)
     assert held

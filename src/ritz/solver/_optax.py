@@ -86,9 +86,9 @@ def adam(lr: Any = 0.02, steps: Any = 10_000, clip: float | None = None) -> Opta
         lr: the initial rate, eta.
         steps: T.
         clip: gradients longer than this many times the running mean of their lengths, in the
-            smaller half of the arrays, are shortened to that. One draw far out in a heavy tail can have a gradient millions of
-            times the usual one, and Adam's second moments would remember it for thousands of
-            steps. None leaves them as they are.
+            smaller half of the arrays, are shortened to that. One draw far out in a heavy tail can
+            have a gradient millions of times the usual one, and Adam's second moments would
+            remember it for thousands of steps. None leaves them as they are.
 
     Raises:
         RitzError: for a rate, number of steps or clip that is not positive.
