@@ -20,17 +20,20 @@ from ritz.objective import Problem, negative_elbo
 from ritz.solver import natural_gradient, run
 from ritz.solver._run import Result
 
-# A full covariance is found by 2d gradients a step, side by side.
-MOST_DIMENSIONS = 100
+# A full covariance is found by 2d gradients a step, side by side, and d^3 operations.
+MOST_DIMENSIONS = 1000
+# Above as many dimensions, where a run is thousands of gradients, it is one other start each.
+_FEWER_STARTS = 100
 # As many numbers (of data, for each gradient of a step) side by side at most.
 _SIDE_BY_SIDE = 1 << 28
 # Half the width of the box around the first start that each other one is drawn from.
 _BOXES = (1.0, 2.0)
-# More starts are as many standard deviations from where the first one led, for modes far away.
-_FAR = (6.0, 6.0)
-_HALVINGS = 8
+# As many more are this many standard deviations from where the first one led, for modes far away.
+_FAR = (3.0, 30.0)
+# Points that such starts are chosen from.
+_POINTS = 32
 # Draws by which a proposal is looked at, and how often a part that it misses is searched for.
-_LOOK, _ROUNDS = 2000, 4
+_LOOK, _ROUNDS = 4000, 4
 # No part is searched for where k-hat is below this.
 _GOOD = 0.5
 # Far more than are needed: a run ends by itself. Those from other starts may end early.
@@ -41,6 +44,8 @@ _MOVING = 0.1
 _NEGLIGIBLE = 10.0
 # Each mode's part of the proposal: at its own scale, and wider for the tails.
 _SHARES = (0.7, 0.2, 0.1)
+# To look for what is missed, more of them are far out.
+_LOOKING = (0.4, 0.2, 0.4)
 # Of the proposal's draws; what the loss says of a mode's mass is an estimate.
 _LEAST_SHARE = 0.1
 
@@ -91,15 +96,16 @@ def search(
     """
     runs = _Runs(target, key, callbacks, progress)
     runs.go(full_rank(target, first))
-    near = [full_rank(target, x) for x in _around(target, first, key)]
-    for start in (*near, *_far_from(runs.ends[0][0], key)):
+    several = len(_BOXES) if target.dim <= _FEWER_STARTS else 1
+    near = [full_rank(target, x) for x in _around(target, first, runs.rng)[:several]]
+    for start in (*near, *_far_from(runs.ends[0][0], target, runs.rng)[:several]):
         if runs.ended or not runs.go(start):
             break
     modes = _modes(runs.fine)
     lines = [_of_starts(how, runs, modes)]
     q, looks = _proposal(modes), 0
     while looks < _ROUNDS and not runs.ended:
-        at, looks = _missed(q, target, key, looks), looks + 1
+        at, looks = _missed(_proposal(modes, _LOOKING), target, key, looks), looks + 1
         if at is None or not runs.go(_near(modes[0][0], at)):
             break
         modes = _modes(runs.fine)
@@ -133,7 +139,7 @@ def search(
     result = dataclasses.replace(
         best, steps=runs.steps, run_seconds=runs.seconds, compiled=runs.compiled
     )
-    return Found(q, result, runs.cost + looks * _LOOK / 3, lines)
+    return Found(q, result, runs.cost + 2 * _POINTS + looks * _LOOK / 3, lines)
 
 
 class _Runs:
@@ -141,6 +147,9 @@ class _Runs:
 
     def __init__(self, target: Any, key: Any, callbacks: Any, progress: Any) -> None:
         self.target, self.key, self.callbacks, self.progress = target, key, callbacks, progress
+        # On the host: each kind of random number would be a program to compile.
+        seed = np.asarray(jax.random.key_data(key)).astype(np.uint64).ravel()
+        self.rng = np.random.default_rng(seed)
         self.ends: list[tuple[FullRank, Result]] = []
         self.cost, self.seconds, self.steps = 0.0, 0.0, 0
         self.compiled = self.ended = False
@@ -194,34 +203,45 @@ def _near(q: FullRank, at: Any) -> FullRank:
     return dataclasses.replace(q, loc=at, log_scale=q.log_scale - float(np.log(5.0)))
 
 
-def _around(target: Any, first: Any, key: Any) -> list[Any]:
+def _scores(target: Any, points: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients at `_POINTS` points, and where they and the density are finite."""
+
+    def at(target: Any, points: Any) -> Any:
+        value, score = jax.lax.map(jax.value_and_grad(target.log_density), points)
+        return score, jnp.isfinite(value) & jnp.isfinite(score).all(axis=1)
+
+    score, fine = compile(at, target, points, quick=True)(target, points)
+    return np.asarray(score, float), np.asarray(fine)
+
+
+def _around(target: Any, first: Any, rng: Any) -> list[Any]:
     """Other starts: drawn around the first, nearer where the density is not finite there."""
-
-    def finite(target: Any, x: Any) -> Any:
-        value, score = jax.value_and_grad(target.log_density)(x)
-        return jnp.isfinite(value) & jnp.isfinite(score).all()
-
-    check, starts = compile(finite, target, first), []
-    for k, box in enumerate(_BOXES):
-        unit = jax.random.uniform(
-            jax.random.fold_in(key, 1000 + k), first.shape, first.dtype, -1.0, 1.0
-        )
-        for halving in range(_HALVINGS):
-            x = first + box * 0.5**halving * unit
-            if bool(check(target, x)):
-                starts.append(x)
-                break
-    return starts
+    unit = rng.uniform(-1.0, 1.0, (len(_BOXES), 1, target.dim))
+    halvings = 0.5 ** np.arange(_POINTS // len(_BOXES))
+    steps = np.asarray(_BOXES)[:, None, None] * halvings[:, None]
+    points = (np.asarray(first) + steps * unit).reshape(_POINTS, -1)
+    points = jnp.asarray(points, first.dtype)
+    fine = _scores(target, points)[1].reshape(len(_BOXES), -1)
+    at = [k * fine.shape[1] + int(np.argmax(row)) for k, row in enumerate(fine) if row.any()]
+    return [points[k] for k in at]
 
 
-def _far_from(q: FullRank, key: Any) -> list[FullRank]:
-    """Narrow starts in random directions, far out in the scale of a Gaussian."""
-    starts = []
-    for k, far in enumerate(_FAR):
-        noise = jax.random.normal(jax.random.fold_in(key, 3000 + k), q.loc.shape, q.loc.dtype)
-        out = q.scale_tril @ (far * noise / jnp.linalg.norm(noise))
-        starts.append(_near(q, q.loc + out))
-    return starts
+def _far_from(q: FullRank, target: Any, rng: Any) -> list[FullRank]:
+    """Narrow starts far out in the scale of a Gaussian, where scores point elsewhere.
+
+    Those of the Gaussian point back to its mean; another mode pulls aside.
+    """
+    tril, loc = (np.asarray(v, float) for v in (q.scale_tril, q.loc))
+    z = rng.normal(size=(_POINTS, q.dim))
+    far = np.geomspace(*_FAR, _POINTS)[:, None]
+    z *= far / np.linalg.norm(z, axis=1, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # where nothing holds a Gaussian back
+        points = jnp.asarray((loc + z @ tril.T).astype(q.loc.dtype))
+        score, fine = _scores(target, points)
+        pull = score @ tril
+        back = -(pull * z).sum(axis=1) / np.linalg.norm(pull, axis=1) / far[:, 0]
+    order = np.argsort(np.where(fine & np.isfinite(back), back, np.inf), kind="stable")
+    return [_near(q, points[k]) for k in order[: len(_BOXES)] if fine[k]]
 
 
 def _modes(ends: list[tuple[FullRank, Result]]) -> list[tuple[FullRank, Result]]:
@@ -252,7 +272,7 @@ def _scales(d: int) -> tuple[float, ...]:
     return 1.0, 1.0 + d**-0.5, 1.0 + 4.0 * d**-0.5
 
 
-def _proposal(modes: list[tuple[FullRank, Result]]) -> Mixture:
+def _proposal(modes: list[tuple[FullRank, Result]], shares: tuple[float, ...] = _SHARES) -> Mixture:
     loss = np.array([_loss(result) for _, result in modes])
     mass = np.exp(loss.min() - loss) if np.isfinite(loss).all() else np.ones(len(loss))
     mass = np.maximum(mass / mass.sum(), _LEAST_SHARE)
@@ -262,7 +282,7 @@ def _proposal(modes: list[tuple[FullRank, Result]]) -> Mixture:
         for q, _ in modes
         for scale in scales
     ]
-    logits = np.log(np.outer(mass / mass.sum(), _SHARES).ravel())
+    logits = np.log(np.outer(mass / mass.sum(), shares).ravel())
     stacked = jax.tree.map(lambda *v: jnp.stack(v), *parts)
     return Mixture(jnp.asarray(logits, parts[0].loc.dtype), stacked, "full_rank")
 

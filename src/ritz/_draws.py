@@ -8,14 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ritz._compile import compile
+from ritz.family import AbstractFamily
 
 CHUNK = 500
 # Elements of data that are worth having side by side: about what a processor's cache holds.
 _SIDE_BY_SIDE = 1 << 22
 
 
-def at_keys(one: Callable[..., Any], parts: Any, n: int, key: jax.Array, extra: Any) -> Any:
-    """`one(parts, fold_in(key, i), extra)` for i below n.
+def at_keys(
+    one: Callable[..., Any], parts: Any, n: int, key: jax.Array, extra: Any, start: int = 0
+) -> Any:
+    """`one(parts, fold_in(key, i), extra)` for i from `start` on.
 
     Args:
         one: evaluates a single draw.
@@ -23,6 +26,7 @@ def at_keys(one: Callable[..., Any], parts: Any, n: int, key: jax.Array, extra: 
         n: how many draws.
         key: draw i depends on it and on i alone.
         extra: as `parts`.
+        start: the first i.
 
     Returns:
         NumPy arrays with a leading axis of length n.
@@ -32,7 +36,7 @@ def at_keys(one: Callable[..., Any], parts: Any, n: int, key: jax.Array, extra: 
         key, rest = extra
         return one(parts, jax.random.fold_in(key, i), rest)
 
-    return at_rows(draw, parts, np.arange(n), (key, extra))
+    return at_rows(draw, parts, np.arange(start, start + n), (key, extra))
 
 
 def at_rows(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
@@ -49,10 +53,13 @@ def at_rows(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
 
 
 def _mapped(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
-    size = sum(np.size(v) for v in jax.tree.leaves((parts, extra)) if hasattr(v, "shape"))
+    # Beside data a draw takes about as much as they do; beside a family's own arrays, little.
+    small = lambda part: isinstance(part, AbstractFamily) and "log_prob" in part.capabilities
+    leaves = jax.tree.leaves((parts, extra), is_leaf=small)
+    size = sum(np.size(v) for v in leaves if hasattr(v, "shape") and not small(v))
     batch = max(1, min(CHUNK, _SIDE_BY_SIDE // max(size, 1)))
 
     def whole(parts: Any, rows: Any, extra: Any) -> Any:
         return jax.lax.map(lambda row: one(parts, row, extra), rows, batch_size=batch)
 
-    return compile(whole, parts, rows, extra)
+    return compile(whole, parts, rows, extra, quick=True)

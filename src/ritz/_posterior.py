@@ -1,5 +1,6 @@
 """Drawing from a fit's posterior: from q, or from q corrected by importance weights."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,17 +12,21 @@ import paramax
 from ritz import _only_if as only_if
 from ritz import data as _data
 from ritz._compile import compile
-from ritz._draws import at_keys, at_rows
+from ritz._draws import CHUNK, at_keys, at_rows
 from ritz._errors import RitzError
 from ritz.diagnose import psis
 
 DRAWS = 4000
-# Draws from q for each that a correction keeps: most of those kept are then distinct.
+# A correction draws from q until its weights are worth half of what it keeps, or this many times
+# that.
 _POOL = 4
 
 
-def drawn(q: Any, target: Any, n: int, key: jax.Array) -> dict[str, Any]:
-    """n draws from q: `values` by site, `x`, and `log_weights` where there are any."""
+def drawn(q: Any, target: Any, n: int, key: jax.Array, start: int = 0) -> dict[str, Any]:
+    """n draws from q: `values` by site, `x`, and `log_weights` where there are any.
+
+    Those from the `start`-th on, of the endless row that a key stands for.
+    """
     weigh = only_if.weighs(q) and target.has_full_density
 
     def one(parts: Any, key: Any, _: Any) -> Any:
@@ -33,7 +38,7 @@ def drawn(q: Any, target: Any, n: int, key: jax.Array) -> dict[str, Any]:
         weight = target.log_density(x) - log_q
         return {"x": x, "values": target.constrain(x), "log_weights": weight}
 
-    out = at_keys(one, (q, target), n, jax.random.fold_in(key, 0), ())
+    out = at_keys(one, (q, target), n, jax.random.fold_in(key, 0), (), start)
     names = [quantity.name for quantity in (*target.sites, *target.deterministic)]
     out["values"] = {name: out["values"][name] for name in names}  # JAX sorts by name
     return out
@@ -42,12 +47,21 @@ def drawn(q: Any, target: Any, n: int, key: jax.Array) -> dict[str, Any]:
 def resampled(q: Any, target: Any, n: int, key: jax.Array) -> dict[str, Any]:
     r"""n draws from q corrected: resampled by Pareto-smoothed importance weights.
 
-    Of a pool of 4n draws (at least 4,000) the i-th is taken :math:`\lfloor n w_i\rfloor` or
-    :math:`\lceil n w_i\rceil` times, by systematic resampling: none twice unless its weight
-    demands it. `log_weights` are those of the pool, before smoothing.
+    Of a pool of n draws (at least 4,000; up to 4n, as many as leave an effective sample size of
+    n/2) the i-th is taken :math:`\lfloor n w_i\rfloor` or :math:`\lceil n w_i\rceil` times, by
+    systematic resampling: none twice unless its weight demands it. `log_weights` are those of the
+    pool, before smoothing.
     """
-    pool = drawn(q, target, max(_POOL * n, DRAWS), key)
-    weights = np.exp(psis(pool["log_weights"]).log_weights)
+    pool = drawn(q, target, max(n, DRAWS), key)
+    smoothed = psis(pool["log_weights"])
+    size = len(pool["x"])
+    wanted = math.ceil(1.1 * size * 0.5 * n / max(smoothed.ess, 1e-3 * size))
+    if smoothed.ess < 0.5 * n and size < _POOL * n:
+        wanted = min(CHUNK * math.ceil(wanted / CHUNK), _POOL * n)
+        more = drawn(q, target, wanted - size, key, size)
+        pool = jax.tree.map(lambda a, b: np.concatenate([a, b]), pool, more)
+        smoothed = psis(pool["log_weights"])
+    weights = np.exp(smoothed.log_weights)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint64).ravel())
     chosen = systematic(weights, n, rng)
     take = lambda v: v[chosen]

@@ -146,9 +146,10 @@ class Fit:
         r"""This fit with its draws corrected, by importance weights or by NUTS.
 
         "importance": draws from q are resampled by the Pareto-smoothed weights
-        :math:`\tilde p/q`, from a pool four times as large. Where k-hat is below its threshold,
-        `mean`, `sd`, `summary`, `sample`, `predict` and the rest are then those of the target up
-        to Monte Carlo error, even where q is not; where it is above, the verdict says so.
+        :math:`\tilde p/q`, from a pool up to four times as large. Where k-hat is below its
+        threshold, `mean`, `sd`, `summary`, `sample`, `predict` and the rest are then those of the
+        target up to Monte Carlo error, even where q is not; where it is above, the verdict says
+        so.
 
         "nuts": four chains of the No-U-Turn sampler, by BlackJAX (`pip install 'ritz[nuts]'`), in
         coordinates whitened by draws from q and started at four of them resampled by weight; 500

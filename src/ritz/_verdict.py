@@ -14,7 +14,7 @@ NEARLY_EQUAL = 0.2
 # A posterior is right when no mean is off by more than a tenth of its sd, and no sd by a fifth.
 MEAN_OFF, LOG_SD_OFF = 0.1, 0.2
 # Where weights leave less than this share of the draws, q is too far from the target for k-hat.
-LEAST_ESS = 0.05
+LEAST_ESS = 0.1
 
 
 def doubts(

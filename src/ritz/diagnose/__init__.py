@@ -2,15 +2,18 @@
 
 from ritz.diagnose._linear_response import LinearResponse, linear_response
 from ritz.diagnose._psis import PSIS, MomentShift, moment_shift, psis
+from ritz.diagnose._stein import Stein, stein
 from ritz.diagnose._unbiased import Unbiased, check_unbiased
 
 __all__ = [
     "PSIS",
     "LinearResponse",
     "MomentShift",
+    "Stein",
     "Unbiased",
     "check_unbiased",
     "linear_response",
     "moment_shift",
     "psis",
+    "stein",
 ]

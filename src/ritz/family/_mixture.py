@@ -61,8 +61,11 @@ class Mixture(AbstractFamily):
         return eqx.filter_vmap(lambda part, key: part.sample(key))(self.parts, keys)
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, " d"]:
+        # From every component with the same noise, and one of them taken: to take a component
+        # first would copy all its arrays for each of many draws side by side.
         which, own = jax.random.split(key)
-        return self.part(jax.random.categorical(which, self.logits)).sample(own)
+        each = eqx.filter_vmap(lambda part: part.sample(own))(self.parts)
+        return each[jax.random.categorical(which, self.logits)]
 
     def log_prob(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         each = eqx.filter_vmap(lambda part: part.log_prob(x))(self.parts)

@@ -38,7 +38,7 @@ def search(
             return points[jnp.argmax(good)], good.any()
 
         key_here = jax.random.fold_in(key, index)
-        x, found = compile(candidates, target, key_here)(target, key_here)
+        x, found = compile(candidates, target, key_here, quick=True)(target, key_here)
         if bool(found):
             return x, name
     raise RitzError(blame(target, x))
@@ -54,7 +54,7 @@ def blame(target: Any, x: Any) -> str:
     def parts(target: Any, x: Any) -> Any:
         return target.terms(x), jax.grad(target.log_density)(x)
 
-    terms, grad = jax.tree.map(np.asarray, compile(parts, target, x)(target, x))
+    terms, grad = jax.tree.map(np.asarray, compile(parts, target, x, quick=True)(target, x))
     for name, value in terms.items():
         if not np.isfinite(value):
             fix = "check its data against its support" if target.has_model else "start elsewhere"
@@ -82,7 +82,7 @@ def _culprit(target: Any, name: str, value: Any, x: Any) -> str:
     def points(target: Any, x: Any) -> Any:
         return target.log_likelihood(x)[name], target.observed_data()[name]
 
-    each, data = map(np.atleast_1d, compile(points, target, x)(target, x))
+    each, data = map(np.atleast_1d, compile(points, target, x, quick=True)(target, x))
     bad = np.argwhere(~np.isfinite(each))
     if bad.size == 0:
         return said
