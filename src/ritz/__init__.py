@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ritz.check import check
     from ritz.fit import fit
     from ritz.io import load
+    from ritz.resume import resume
 
 __all__ = [
     "Estimate",
@@ -54,6 +55,7 @@ __all__ = [
     "multiscale",
     "objective",
     "plot",
+    "resume",
     "solver",
     "target",
     "wavelets",
@@ -67,6 +69,7 @@ _HOMES = {
     "enable_compilation_cache": "_compile",
     "fit": "fit",
     "load": "io",
+    "resume": "resume",
 }
 
 

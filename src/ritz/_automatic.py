@@ -78,7 +78,15 @@ def serves(target: Any) -> bool:
 
 
 def search(
-    target: Any, first: Any, how: str, key: Any, *, callbacks: Any, progress: Any, strict: bool
+    target: Any,
+    first: Any,
+    how: str,
+    key: Any,
+    *,
+    callbacks: Any,
+    progress: Any,
+    strict: bool,
+    kept: Any = None,
 ) -> Found:
     """Gaussians by natural gradient from several starts; a proposal of all modes that count.
 
@@ -90,11 +98,12 @@ def search(
         callbacks: as those of `ritz.fit`, for every run.
         progress: also.
         strict: also.
+        kept: where each run keeps its state, and goes on from (`Checkpoints`).
 
     Returns:
         a `Found`.
     """
-    runs = _Runs(target, key, callbacks, progress)
+    runs = _Runs(target, key, callbacks, progress, kept)
     runs.go(full_rank(target, first))
     several = len(_BOXES) if target.dim <= _FEWER_STARTS else 1
     near = [full_rank(target, x) for x in _around(target, first, runs.rng)[:several]]
@@ -145,11 +154,12 @@ def search(
 class _Runs:
     """Runs of natural gradient, and what all of them cost."""
 
-    def __init__(self, target: Any, key: Any, callbacks: Any, progress: Any) -> None:
+    def __init__(self, target: Any, key: Any, callbacks: Any, progress: Any, kept: Any) -> None:
         self.target, self.key, self.callbacks, self.progress = target, key, callbacks, progress
         # On the host: each kind of random number would be a program to compile.
         seed = np.asarray(jax.random.key_data(key)).astype(np.uint64).ravel()
         self.rng = np.random.default_rng(seed)
+        self.kept = kept
         self.ends: list[tuple[FullRank, Result]] = []
         self.cost, self.seconds, self.steps = 0.0, 0.0, 0
         self.compiled = self.ended = False
@@ -168,6 +178,7 @@ class _Runs:
                 jax.random.fold_in(self.key, len(self.ends)),
                 callbacks=self.callbacks,
                 progress=self.progress,
+                checkpoint=None if self.kept is None else self.kept.run(len(self.ends)),
             )
         self.cost += solver.evaluations(problem, result.state, result.steps) or 0.0
         self.seconds, self.steps = self.seconds + result.run_seconds, self.steps + result.steps

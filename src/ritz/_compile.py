@@ -156,7 +156,7 @@ def _is_arraylike(leaf: Any) -> bool:
 def _key(jaxpr: Any, consts: tuple[Any, ...], leaves: list[Any]) -> Hashable:
     placed = tuple(_placement(leaf) for leaf in (*consts, *leaves))
     config = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)  # pyright: ignore
-    return _digest(jaxpr, {}), placed, config
+    return digest(jaxpr, {}, _object), placed, config
 
 
 def _placement(leaf: Any) -> Hashable:
@@ -165,8 +165,17 @@ def _placement(leaf: Any) -> Hashable:
     return (np.shape(leaf), str(getattr(leaf, "dtype", type(leaf))), weak, sharding)
 
 
-def _digest(jaxpr: Any, seen: dict[int, str]) -> str:
-    """A hash of a jaxpr's content, with variables numbered in the order they appear."""
+def digest(jaxpr: Any, seen: dict[int, str], other: Callable[[Any], str]) -> str:
+    """A hash of a jaxpr's content, with variables numbered in the order they appear.
+
+    Args:
+        jaxpr: without its constants.
+        seen: hashes of jaxprs by identity, to be filled.
+        other: the text of a parameter that is no number, text, array or jaxpr.
+
+    Returns:
+        the hash.
+    """
     if id(jaxpr) in seen:
         return seen[id(jaxpr)]
     numbers: dict[Any, int] = {}
@@ -174,7 +183,7 @@ def _digest(jaxpr: Any, seen: dict[int, str]) -> str:
 
     def atom(v: Any) -> str:
         if isinstance(v, jex_core.Literal):
-            return f"{_token(v.val, seen)}:{v.aval.str_short()}"
+            return f"{_token(v.val, seen, other)}:{v.aval.str_short()}"
         if v not in numbers:
             numbers[v] = len(numbers)
             return f"{numbers[v]}:{v.aval.str_short()}:{getattr(v.aval, 'weak_type', False)}"
@@ -185,27 +194,32 @@ def _digest(jaxpr: Any, seen: dict[int, str]) -> str:
         lines += [eqn.primitive.name, *(atom(v) for v in eqn.invars)]
         only_primal = eqn.primitive.name.startswith(_CUSTOM_RULES)
         for name in ("call_jaxpr",) if only_primal else sorted(eqn.params):
-            lines += [name, _token(eqn.params[name], seen)]
+            lines += [name, _token(eqn.params[name], seen, other)]
         lines += ["->", *(atom(v) for v in eqn.outvars)]
     lines += ["out", *(atom(v) for v in jaxpr.outvars)]
     seen[id(jaxpr)] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return seen[id(jaxpr)]
 
 
-def _token(value: Any, seen: dict[int, str]) -> str:
+def _token(value: Any, seen: dict[int, str], other: Callable[[Any], str]) -> str:
     """A text that two values share exactly where they mean the same program."""
     if hasattr(value, "eqns"):
-        return _digest(value, seen)
+        return digest(value, seen, other)
     if hasattr(value, "jaxpr"):
-        consts = ",".join(_token(np.asarray(c), seen) for c in value.consts)
-        return f"{_digest(value.jaxpr, seen)}[{consts}]"
+        consts = ",".join(_token(np.asarray(c), seen, other) for c in value.consts)
+        return f"{digest(value.jaxpr, seen, other)}[{consts}]"
     if isinstance(value, tuple | list):
-        return f"{type(value).__name__}({','.join(_token(v, seen) for v in value)})"
+        return f"{type(value).__name__}({','.join(_token(v, seen, other) for v in value)})"
     if isinstance(value, np.ndarray | np.generic):
         content = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return f"array({value.dtype},{value.shape},{content})"
     if value is None or isinstance(value, int | float | complex | str | bytes | np.dtype):
         return f"{type(value).__name__}:{value!r}"
+    return other(value)
+
+
+def _object(value: Any) -> str:
+    """A number for an object, by its equality in this process."""
     try:
         with _lock:
             # Kept for good: an object whose identity is its meaning must not be freed.

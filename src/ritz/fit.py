@@ -15,12 +15,14 @@ from ritz import _automatic, _discrete
 from ritz import data as _data
 from ritz import family as _family
 from ritz import solver as _solvers
+from ritz._checkpoints import NUMBERS, OBJECTS, Checkpoints
 from ritz._compile import spent
 from ritz._errors import RitzError, suggest, takes, whole_number
 from ritz._result import Fit
 from ritz.estimator import AbstractEstimator, default
 from ritz.objective import AbstractObjective, Problem, Program, linearised_elbo, negative_elbo
 from ritz.solver import AbstractSolver, adam, optax_solver, run
+from ritz.solver._checkpoint import EVERY
 from ritz.target import (
     AbstractTarget,
     check_values,
@@ -49,6 +51,8 @@ def fit(
     callbacks: Any = (),
     progress: bool | float | None = None,
     strict: bool = False,
+    checkpoint: Any = None,
+    checkpoint_every: Any = EVERY,
 ) -> Fit:
     r"""Fit a posterior.
 
@@ -99,6 +103,10 @@ def fit(
         progress: None shows a bar in a terminal or notebook only; a number is its interval in
             seconds.
         strict: raise if the run fails, instead of returning the last finite state.
+        checkpoint: a directory in which the state is kept while the fit runs, so that
+            `ritz.resume` goes on from there after whatever interrupted it. One that holds another
+            fit's is refused. Where it cannot be written a warning says so, and the run goes on.
+        checkpoint_every: seconds between two writes; the last one is at the end.
 
     Returns:
         a `Fit`.
@@ -116,15 +124,25 @@ def fit(
     """
     began, spent_before = time.perf_counter(), spent()
     key = as_key(seed)
+    kept = _kept(checkpoint, checkpoint_every)
     treatment, by_site = _discrete.split(discrete)
     target, batches, binding = _target(model, data, treatment)
     target = _resumed(target, init)
     start_key, run_key, fit_key = jax.random.split(key, 3)
     asked = (family, objective, estimator, solver, steps, lr, draws)
     looped = {"callbacks": callbacks, "progress": progress, "strict": strict}
+    if kept is not None:
+        given = dict(
+            zip(
+                (*NUMBERS, *OBJECTS),
+                (steps, lr, draws, family, objective, estimator, discrete, solver, init),
+                strict=True,
+            )
+        )
+        kept.begin(target, batches, given, key)
     if batches is None and all(part is None for part in asked) and _automatic.serves(target):
         x, how = _point(target, init, start_key)
-        found = _automatic.search(target, x, how, run_key, **looped)
+        found = _automatic.search(target, x, how, run_key, kept=kept, **looped)
         q, result = found.q, found.result
         made = {
             "objective": "NegativeELBO",
@@ -147,7 +165,8 @@ def fit(
         problem = Problem(
             target, q, _objective(objective, draws, q), _estimator(estimator, q, target, by_site)
         )
-        result = run(problem, chosen, steps, run_key, batches=batches, **looped)
+        looped |= {"batches": batches, "checkpoint": None if kept is None else kept.run()}
+        result = run(problem, chosen, steps, run_key, **looped)
         q, target = problem.family_at(result.state.params), problem.target_at(result.state.params)
         made = {
             "objective": type(problem.objective).__name__,
@@ -164,7 +183,7 @@ def fit(
         "steps": result.steps,
         "compile_seconds": spent() - spent_before,
         "run_seconds": result.run_seconds,
-        "total_seconds": time.perf_counter() - began,
+        "total_seconds": time.perf_counter() - began + (0.0 if kept is None else kept.seconds),
         "compiled": result.compiled,
         "dtype": str(np.dtype(jax.dtypes.canonicalize_dtype(float))),
         "versions": {n: importlib.metadata.version(n) for n in ("ritz", "jax", "numpyro")},
@@ -186,6 +205,16 @@ def fit(
         binding=binding,
         correction=correction,
     )
+
+
+def _kept(checkpoint: Any, every: Any) -> Checkpoints | None:
+    if checkpoint is None or isinstance(checkpoint, Checkpoints):
+        return checkpoint
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise RitzError(
+            f"checkpoint arrived as {type(checkpoint).__name__}, expected the path of a directory"
+        )
+    return Checkpoints(checkpoint, every)
 
 
 def make_target(model: Any, data: Any = None) -> AbstractTarget:

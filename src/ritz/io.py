@@ -11,8 +11,6 @@ import json
 import os
 import re
 import secrets
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ritz import family as _family
+from ritz._container import damaged, read_arrays, write_synced
 from ritz._errors import RitzError
 from ritz._fit_file import Parsed, parse
 from ritz._result import Fit
@@ -59,8 +58,8 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> Path:
     text = json.dumps(meta | {"arrays": file.name}, indent=1, default=_plain) + "\n"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write(file, lambda handle: np.savez(handle, **arrays))  # pyright: ignore
-        _write(draft, lambda handle: handle.write(text.encode()))
+        write_synced(file, lambda handle: np.savez(handle, **arrays))  # pyright: ignore
+        write_synced(draft, lambda handle: handle.write(text.encode()))
         stale = _stale(path)
         os.replace(draft, path / _JSON)
     except BaseException as error:
@@ -136,14 +135,6 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
 
 
-def _write(file: Path, write: Callable[[Any], Any]) -> None:
-    """A file whose bytes are on the disk before it is named anywhere."""
-    with file.open("xb") as handle:
-        write(handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-
-
 def _peek(path: Path) -> dict[str, Any]:
     """What a directory's `fit.json` says; nothing where it is not a fit's."""
     try:
@@ -188,7 +179,7 @@ def load(
     try:
         found = parse(meta, arrays)
     except Exception as error:  # a damaged file may hold anything
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     target, binding = found.target, None
     if model is not None:
         drawn = {s.name: "score" for s in found.target.sites if s.values is not None}
@@ -279,7 +270,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     for _ in range(5):
         meta = _read_meta(path)
         with contextlib.suppress(FileNotFoundError):
-            return meta, _read_arrays(path / meta["arrays"])
+            return meta, read_arrays(path / meta["arrays"])
     raise RitzError(f"no fit at {path}: one of its files is missing; restore it or fit again")
 
 
@@ -290,26 +281,10 @@ def _read_meta(path: Path) -> dict[str, Any]:
         made = f"expected a directory with {_JSON}, made by fit.save or `ritz fit --out`"
         raise RitzError(f"no fit at {path}: {made}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
     if found != FORMAT:
         raise RitzError(f"{path / _JSON} has format {found!r:.40}; this Ritz reads format {FORMAT}")
     if not _ARRAYS.fullmatch(str(meta.get("arrays"))):  # above all, no path to somewhere else
-        raise _damaged(path, ValueError(f"its arrays are in {meta.get('arrays')!r:.40}"))
+        raise damaged(path, ValueError(f"its arrays are in {meta.get('arrays')!r:.40}"))
     return meta
-
-
-def _read_arrays(file: Path) -> dict[str, np.ndarray]:
-    with file.open("rb") as handle:
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                archive = np.load(handle, allow_pickle=False)
-                return {name: archive[name] for name in archive.files}
-        except Exception as error:  # zipfile, zlib, ast and NumPy each have their own
-            raise _damaged(file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> RitzError:
-    reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-    short = " ".join(reason.split())[:120] or type(error).__name__
-    return RitzError(f"{file} is damaged or not from Ritz ({short}); restore it or fit again")

@@ -12,6 +12,7 @@ from ritz.solver._base import (
     register,
     registered,
 )
+from ritz.solver._checkpoint import Checkpoint
 from ritz.solver._history import History
 from ritz.solver._optax import OptaxSolver, OptaxState, adam, optax_solver
 from ritz.solver._run import Result, run
@@ -54,6 +55,7 @@ __all__ = [
     "BatchAndMatchState",
     "BatchSource",
     "BuresWassersteinGradient",
+    "Checkpoint",
     "DADVIState",
     "Expected",
     "ForwardBackward",

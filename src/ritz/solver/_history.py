@@ -9,13 +9,24 @@ class History:
     """Scalars by step: `history.loss`, `history["loss_se"]`, `history.step`.
 
     Every step is kept up to 131,072 records; beyond that neighbours are averaged, so that a
-    record stands for `every` steps.
+    record stands for `every` steps. What is kept does not depend on how many steps at a time were
+    added.
+
+    Args:
+        columns: records to go on from, by name.
+        every: the steps that each stands for.
+        pending: the last steps, which make no whole record yet.
     """
 
-    def __init__(self, columns: dict[str, np.ndarray] | None = None, every: int = 1) -> None:
+    def __init__(
+        self,
+        columns: dict[str, np.ndarray] | None = None,
+        every: int = 1,
+        pending: dict[str, np.ndarray] | None = None,
+    ) -> None:
         self.every = every
         self._parts = [columns] if columns else []
-        self._pending: dict[str, np.ndarray] = {}
+        self._pending = pending or {}
 
     def append(self, columns: dict[str, np.ndarray]) -> None:
         """Add the scalars of consecutive steps, one array a name."""
@@ -42,6 +53,17 @@ class History:
     def columns(self) -> dict[str, np.ndarray]:
         """All records, one array a name."""
         return dict(self._merged())
+
+    @property
+    def pending(self) -> dict[str, np.ndarray]:
+        """Steps at the end that make no whole record yet."""
+        return dict(self._pending)
+
+    @property
+    def steps(self) -> int:
+        """How many steps were added in all."""
+        left = len(next(iter(self._pending.values()))) if self._pending else 0
+        return self.every * len(self) + left
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._merged()[name]
@@ -78,6 +100,11 @@ class History:
 
 
 def _thin(columns: dict[str, np.ndarray], every: int) -> dict[str, np.ndarray]:
-    if every == 1:
-        return columns
-    return {k: v.reshape(-1, every).mean(axis=1).astype(v.dtype) for k, v in columns.items()}
+    """Means over `every` steps, a power of two: by halves, as when neighbours are averaged later.
+
+    Rounding is then the same whenever it is done.
+    """
+    while every > 1:
+        columns = {k: v.reshape(-1, 2).mean(axis=1).astype(v.dtype) for k, v in columns.items()}
+        every //= 2
+    return columns

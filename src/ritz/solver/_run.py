@@ -16,11 +16,14 @@ from jaxtyping import Array, Key, PyTree
 from ritz._compile import Program, compile, spent
 from ritz._errors import RitzError, whole_number
 from ritz.solver._base import AbstractSolver, BatchSource
+from ritz.solver._checkpoint import Checkpoint, forward
 from ritz.solver._history import History
 from ritz.solver._progress import Progress
 
 CHUNK = 2000
 _SECONDS_A_CHUNK = 0.5
+# Why a run may have ended as it was meant to.
+OK = ("steps", "converged", "callback", "data ended")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Result:
     @property
     def ok(self) -> bool:
         """Whether the run ended as it was meant to."""
-        return self.stop_reason in ("steps", "converged", "callback", "data ended")
+        return self.stop_reason in OK
 
 
 def run(
@@ -67,6 +70,7 @@ def run(
     callbacks: Any = (),
     progress: bool | float | None = None,
     strict: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> Result:
     """Run a solver on a problem.
 
@@ -92,12 +96,16 @@ def run(
         progress: a bar: None shows it in a terminal or notebook only; a number is the interval
             in seconds.
         strict: raise where the run would otherwise return with a `stop_reason` that is not ok.
+        checkpoint: a file that the state is written to between chunks and at the end, and from
+            which the run goes on where it is there already: `steps` are those of both in all.
+            Batches of an iterable must then start from the first; those seen are read again.
 
     Returns:
         a `Result`.
 
     Raises:
-        RitzError: for a solver and problem that do not fit, or, if `strict`, a failed run.
+        RitzError: for a solver and problem that do not fit, a checkpoint that is damaged or of
+            another run, or, if `strict`, a failed run.
     """
     _check(problem, solver, steps, callbacks)
     spent_at_start = spent()
@@ -105,12 +113,31 @@ def run(
     history = History() if history is None else history
     done, stop, message, run_seconds = start, "steps", "", 0.0
     info: dict[str, float] = {}
+    before, ended = start - history.steps, False
+
+    def save(final: bool) -> None:
+        if checkpoint is None or not (final or checkpoint.due):
+            return
+        # An interrupt may have come between a state and its record; then the last file stays.
+        if done > start and done - history.steps == before:
+            stands = (stop, message) if stop in OK else ("steps", "")
+            stands = ("converged", "") if ended and stop != "callback" else stands
+            checkpoint.save(state, history, done, run_seconds, *stands)
+
     try:
         if state is None:
             state = loop.init()
+        kept = (
+            None
+            if checkpoint is None
+            else checkpoint.open(_identity(solver, start + steps, key), state)
+        )
+        if kept is not None:
+            state, history, done, run_seconds, stop, message = kept
+            forward(batches, done)
         with Progress(progress, steps, start) as bar:
             per_step = None
-            while done < start + steps:
+            while done < start + steps and stop == "steps":
                 size = _next_size(per_step, start + steps - done)
                 spent_before = spent()
                 began = time.perf_counter()
@@ -122,10 +149,9 @@ def run(
                     break
                 if not finite:
                     columns.pop("converged", None)
-                    state, good, message = loop.replay(state, done, made, columns)
+                    new, good, message = loop.replay(state, done, made, columns)
+                    state, done, stop = new, done + good, "not finite"
                     history.append({k: v[:good] for k, v in columns.items()})
-                    done += good
-                    stop = "not finite"
                     break
                 state, done = new, done + made
                 ended = bool(columns.pop("converged", [False])[-1])
@@ -133,15 +159,16 @@ def run(
                 info = {k: float(v[-1]) for k, v in columns.items()}
                 per_step = elapsed / made
                 bar.update(done, columns)
+                save(final=False)
                 stop, message = _call(callbacks, state, done, info, strict)
                 if stop == "steps" and ended:
                     stop = "converged"
-                if stop != "steps":
-                    break
     except KeyboardInterrupt:
         if state is None or strict:
             raise
         stop, message = "interrupted", f"interrupted after {done} steps; the fit so far is kept"
+    finally:
+        save(final=True)
     if stop in ("not finite", "callback failed"):
         if strict:
             raise RitzError(message)
@@ -151,6 +178,13 @@ def run(
     return Result(
         state, history, stop, message, done, spent() - spent_at_start, run_seconds, loop.compiled
     )
+
+
+def _identity(solver: AbstractSolver, end: int, key: Array) -> dict[str, Any]:
+    """What makes a run the one that a checkpoint is of."""
+    numbers = np.asarray(jax.random.key_data(key)).tolist()
+    kind = str(jax.random.key_impl(key))
+    return {"solver": type(solver).__name__, "number of steps": end, "key": f"{numbers} ({kind})"}
 
 
 def _call(
