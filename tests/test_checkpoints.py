@@ -413,7 +413,9 @@ def test_what_a_callback_raises_costs_nothing(error, strict, tmp_path):
 
     with (
         contextlib.suppress(error),
-        pytest.warns() if error is not KeyboardInterrupt else contextlib.nullcontext(),
+        contextlib.nullcontext()
+        if strict or error is KeyboardInterrupt
+        else pytest.warns(RuntimeWarning, match="a callback failed after 30 steps"),
     ):
         found = ritz.fit(
             line, (X, Y), steps=60, checkpoint=tmp_path / "run", callbacks=[raises], strict=strict
@@ -509,7 +511,7 @@ def contents(folder):
         (line, (X, Y), {"family": "full_rank"}, "with family='mean_field'; leave it out"),
         (line, (X, Y), {"objective": ritz.objective.iwae(3)}, "an object of type .*leave it out"),
         (line, (X, Y), {"checkpoint_every": -1}, "checkpoint_every=-1 arrived"),
-        (line, (X,), {}, "needs|another|other"),
+        (line, (X,), {}, "but the model has 42 dimensions"),
     ],
 )
 def test_what_differs_is_named(kept, model, data, given, words):
@@ -586,9 +588,9 @@ def test_a_place_that_is_taken(kept, tmp_path):
 
 def test_a_fit_that_made_no_step_leaves_its_place_free(tmp_path):
     path = tmp_path / "run"
-    needs_hessian = {"solver": "laplace", "family": "full_rank"}
     flat = ritz.target.from_log_density(lambda x: -(x**2).sum(), jnp.ones(2))
-    error_of(ritz.fit, flat, **needs_hessian, objective=ritz.objective.iwae(3), checkpoint=path)
+    objective = ritz.objective.iwae(3)
+    error_of(ritz.fit, flat, solver="dadvi", objective=objective, checkpoint=path)
     ritz.fit(flat, steps=10, checkpoint=path)
     assert ritz.resume(path, flat).info["steps"] == 10
 

@@ -667,7 +667,7 @@ def edit(path, change):
     """Change what a fit's JSON says."""
     meta = json.loads((path / "fit.json").read_text())
     change(meta)
-    (path / "fit.json").write_text(json.dumps(meta))
+    (path / "fit.json").write_text(json.dumps(io.signed(meta)))
 
 
 def set_at(*place):
@@ -907,7 +907,7 @@ def test_values_of_json_that_change_kind_give_a_fit_or_one_line(whole, tmp_path)
         for value in kinds:
             changed = copy.deepcopy(meta)
             set_at(*place, value)(changed)
-            (path / "fit.json").write_text(json.dumps(changed))
+            (path / "fit.json").write_text(json.dumps(io.signed(changed)))
             found = outcome(path)
             if not isinstance(found, str):
                 str(found.summary())

@@ -98,12 +98,12 @@ class Checkpoints:
         Raises:
             RitzError: naming one that is missing or another.
         """
-        assert self._found is not None
+        found: dict[str, Any] = self._found or {}
         try:
-            return self._call(given, self._found["call"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, RitzError):
-                raise
+            return self._call(given, found["call"])
+        except RitzError:
+            raise
+        except Exception as error:  # a file that was not written here may hold anything
             raise damaged(self.path / _CALL, error) from error
 
     def _call(self, given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ritz import _automatic, _discrete
 from ritz import data as _data
 from ritz import family as _family
 from ritz import solver as _solvers
-from ritz._checkpoints import NUMBERS, OBJECTS, Checkpoints
+from ritz._checkpoints import Checkpoints
 from ritz._compile import spent
 from ritz._errors import RitzError, suggest, takes, whole_number
 from ritz._result import Fit
@@ -132,14 +132,9 @@ def fit(
     asked = (family, objective, estimator, solver, steps, lr, draws)
     looped = {"callbacks": callbacks, "progress": progress, "strict": strict}
     if kept is not None:
-        given = dict(
-            zip(
-                (*NUMBERS, *OBJECTS),
-                (steps, lr, draws, family, objective, estimator, discrete, solver, init),
-                strict=True,
-            )
-        )
-        kept.begin(target, batches, given, key)
+        parts = {"family": family, "objective": objective, "estimator": estimator, "init": init}
+        parts |= {"discrete": discrete, "solver": solver, "steps": steps, "lr": lr, "draws": draws}
+        kept.begin(target, batches, parts, key)
     if batches is None and all(part is None for part in asked) and _automatic.serves(target):
         x, how = _point(target, init, start_key)
         found = _automatic.search(target, x, how, run_key, kept=kept, **looped)

@@ -7,6 +7,7 @@ directory holds the old fit or the new one at every moment, whole.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from ritz.fit import _target as make_target
 from ritz.target import AbstractTarget, SavedTarget, float_dtype
 
 FORMAT = 1
-_JSON = "fit.json"
+_JSON, _SUM = "fit.json", "sha256"
 _ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.npz")
 _OURS = re.compile(rf"{_ARRAYS.pattern}|fit-[0-9a-f]{{16}}\.tmp")
 
@@ -55,7 +56,8 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> Path:
     meta, arrays = _contents(fit)
     stamp = secrets.token_hex(8)
     file, draft = path / f"arrays-{stamp}.npz", path / f"fit-{stamp}.tmp"
-    text = json.dumps(meta | {"arrays": file.name}, indent=1, default=_plain) + "\n"
+    plain = json.loads(json.dumps(meta | {"arrays": file.name}, default=_plain))
+    text = json.dumps(signed(plain), indent=1) + "\n"
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_synced(file, lambda handle: np.savez(handle, **arrays))  # pyright: ignore
@@ -129,6 +131,13 @@ def _contents(fit: Fit) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def _family_of(q: Any) -> dict[str, Any]:
     own = _family.continuous_part(q)
     return {"name": _family.name_of(q), "kind": type(q).__name__, "options": own.options}
+
+
+def signed(meta: dict[str, Any]) -> dict[str, Any]:
+    """What JSON says, with a checksum of it: a digit that was damaged would still be a digit."""
+    told = {name: value for name, value in meta.items() if name != _SUM}
+    content = json.dumps(told, sort_keys=True).encode()
+    return told | {_SUM: hashlib.sha256(content).hexdigest()}
 
 
 def _plain(value: Any) -> Any:
@@ -277,6 +286,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def _read_meta(path: Path) -> dict[str, Any]:
     try:
         meta = json.loads((path / _JSON).read_text())
+        whole = isinstance(meta, dict) and signed(meta) == meta
     except (FileNotFoundError, NotADirectoryError):
         made = f"expected a directory with {_JSON}, made by fit.save or `ritz fit --out`"
         raise RitzError(f"no fit at {path}: {made}") from None
@@ -285,6 +295,8 @@ def _read_meta(path: Path) -> dict[str, Any]:
     found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
     if found != FORMAT:
         raise RitzError(f"{path / _JSON} has format {found!r:.40}; this Ritz reads format {FORMAT}")
+    if not whole:
+        raise damaged(path / _JSON, ValueError("it does not have its checksum"))
     if not _ARRAYS.fullmatch(str(meta.get("arrays"))):  # above all, no path to somewhere else
         raise damaged(path, ValueError(f"its arrays are in {meta.get('arrays')!r:.40}"))
     return meta

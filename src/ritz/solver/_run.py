@@ -110,31 +110,28 @@ def run(
     _check(problem, solver, steps, callbacks)
     spent_at_start = spent()
     loop = _Loop(problem, solver, key, batches)
-    history = History() if history is None else history
+    record = History() if history is None else history
     done, stop, message, run_seconds = start, "steps", "", 0.0
     info: dict[str, float] = {}
-    before, ended = start - history.steps, False
+    before, ended = start - record.steps, False
 
     def save(final: bool) -> None:
         if checkpoint is None or not (final or checkpoint.due):
             return
         # An interrupt may have come between a state and its record; then the last file stays.
-        if done > start and done - history.steps == before:
+        if done > start and done - record.steps == before:
             stands = (stop, message) if stop in OK else ("steps", "")
             stands = ("converged", "") if ended and stop != "callback" else stands
-            checkpoint.save(state, history, done, run_seconds, *stands)
+            checkpoint.save(state, record, done, run_seconds, *stands)
 
     try:
         if state is None:
             state = loop.init()
-        kept = (
-            None
-            if checkpoint is None
-            else checkpoint.open(_identity(solver, start + steps, key), state)
-        )
-        if kept is not None:
-            state, history, done, run_seconds, stop, message = kept
-            forward(batches, done)
+        if checkpoint is not None:
+            kept = checkpoint.open(_identity(solver, start + steps, key), state)
+            if kept is not None:
+                state, record, done, run_seconds, stop, message = kept
+                forward(batches, done)
         with Progress(progress, steps, start) as bar:
             per_step = None
             while done < start + steps and stop == "steps":
@@ -151,11 +148,11 @@ def run(
                     columns.pop("converged", None)
                     new, good, message = loop.replay(state, done, made, columns)
                     state, done, stop = new, done + good, "not finite"
-                    history.append({k: v[:good] for k, v in columns.items()})
+                    record.append({k: v[:good] for k, v in columns.items()})
                     break
                 state, done = new, done + made
                 ended = bool(columns.pop("converged", [False])[-1])
-                history.append(columns)
+                record.append(columns)
                 info = {k: float(v[-1]) for k, v in columns.items()}
                 per_step = elapsed / made
                 bar.update(done, columns)
@@ -176,7 +173,7 @@ def run(
     elif not message:
         message = solver.caution(state) or ""
     return Result(
-        state, history, stop, message, done, spent() - spent_at_start, run_seconds, loop.compiled
+        state, record, stop, message, done, spent() - spent_at_start, run_seconds, loop.compiled
     )
 
 
