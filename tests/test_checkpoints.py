@@ -256,7 +256,7 @@ def test_batches_that_start_again_are_missed(tmp_path, monkeypatch):
     source = lambda: batches(ragged(), total=40)
     monkeypatch.setattr(loop, "_next_size", lambda per_step, left: min(left, 3))
     broken(tmp_path / "run", line, source(), 30, steps=60)
-    monkeypatch.setattr(loop, "forward", lambda source, done: None)
+    monkeypatch.setattr(loop, "forward", lambda source, kept: None)
     assert "batch 30 was asked for" in error_of(ritz.resume, tmp_path / "run", line, source())
 
 
@@ -540,6 +540,21 @@ def test_other_batches(tmp_path):
     )
     assert "batches.seed" in error_of(ritz.resume, path, line, batches((X, Y), 10, seed=1))
     assert "other data" in error_of(ritz.resume, path, line, (X, Y))
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_other_batches_of_an_iterable(tmp_path):
+    parts, path = ragged(), tmp_path / "run"
+    broken(path, line, batches(parts, total=40), 30, steps=60)
+    for other in ([*parts[:4], parts[5], parts[4]], [*parts[:4], (X[:7], Y[:7]), *parts[5:]]):
+        assert "differ from those of the first 30 steps" in error_of(
+            ritz.resume, path, line, batches(other, total=40)
+        )
+    assert "the batches end after 6 steps" in error_of(
+        ritz.resume, path, line, batches(iter(parts), total=40)
+    )
+    first = [(X[:7], Y[:7] + 1.0), *parts[1:]]
+    assert "other data" in error_of(ritz.resume, path, line, batches(first, total=40))
 
 
 def test_objects_are_given_again(tmp_path):

@@ -892,7 +892,7 @@ def test_damage_gives_a_fit_or_one_line(whole, tmp_path):
         file.write_bytes(original)
     use(ritz.load(path))
     assert refused > 200
-    assert loaded > 20
+    assert loaded > 5, "what neither checksum covers: time stamps and the like"
 
 
 def test_values_of_json_that_change_kind_give_a_fit_or_one_line(whole, tmp_path):

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 import pytest
 
 import ritz
-from ritz import RitzError, _nuts
+from ritz import RitzError, _nuts, io
 from ritz.target import from_log_density
 
 
@@ -104,7 +104,7 @@ def test_a_damaged_count_is_one_line(tmp_path):
     file = tmp_path / "fit" / "fit.json"
     meta = json.loads(file.read_text())
     meta["info"]["nuts"]["diverged"] = "none"
-    file.write_text(json.dumps(meta))
+    file.write_text(json.dumps(io.signed(meta)))
     with pytest.raises(RitzError, match="damaged or not from Ritz"):
         ritz.load(tmp_path / "fit")
 

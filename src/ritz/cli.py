@@ -1,4 +1,4 @@
-"""The command line: `ritz fit`, `summary`, `targets`, `families`, `solvers`, `doctor`, `papers`.
+"""The command line: fit, resume, summary, targets, families, solvers, doctor, papers.
 
 Nothing heavy is imported until a command needs it.
 """
@@ -55,15 +55,19 @@ app = typer.Typer(
 app.add_typer(papers, name="papers")
 
 
+Target = Annotated[
+    str, typer.Argument(metavar="TARGET", help="A packaged name (`ritz targets`) or FILE.py:MODEL.")
+]
+Data = Annotated[
+    Path | None, typer.Option(help="CSV, JSON, NPZ or NetCDF, bound to the model's arguments.")
+]
+Out = Annotated[Path | None, typer.Option(help="Directory to save the fit in.")]
+
+
 @app.command(cls=Command, epilog=EXIT_CODES)
 def fit(
-    target: Annotated[
-        str,
-        typer.Argument(metavar="TARGET", help="A packaged name (`ritz targets`) or FILE.py:MODEL."),
-    ],
-    data: Annotated[
-        Path | None, typer.Option(help="CSV, JSON, NPZ or NetCDF, bound to the model's arguments.")
-    ] = None,
+    target: Target,
+    data: Data = None,
     family: Annotated[
         str | None,
         typer.Option(help="A name from `ritz families`. With no option the fit chooses all parts."),
@@ -77,7 +81,11 @@ def fit(
     lr: Annotated[float | None, typer.Option(help="Adam's rate at first (0.02).")] = None,
     draws: Annotated[int | None, typer.Option(help="Draws a step of Adam (4).")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Directory to save the fit in.")] = None,
+    out: Out = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Directory to keep the run in while it goes, for `ritz resume`."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Fit a model and print its posterior and verdict.
@@ -91,9 +99,36 @@ def fit(
         check_place(out)
     _keep_programs()
     model, source = _model(target, data)
-    found = ritz.fit(
-        model, source, family=family, solver=solver, steps=steps, lr=lr, draws=draws, seed=seed
-    )
+    parts = {"family": family, "solver": solver, "steps": steps, "lr": lr, "draws": draws}
+    _finish(ritz.fit(model, source, **parts, seed=seed, checkpoint=checkpoint), out)
+
+
+@app.command(cls=Command, epilog=EXIT_CODES)
+def resume(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What `ritz fit --checkpoint DIR` made.")
+    ],
+    target: Target,
+    data: Data = None,
+    out: Out = None,
+    debug: Debug = False,
+) -> None:
+    """Go on with a fit that was interrupted, from its last checkpoint.
+
+    TARGET and data are those of the fit; its options are read back.
+    """
+    import ritz
+    from ritz.io import check_place
+
+    if out is not None:
+        check_place(out)
+    _keep_programs()
+    model, source = _model(target, data)
+    _finish(ritz.resume(directory, model, source), out)
+
+
+def _finish(found: Any, out: Path | None) -> None:
+    """Print and save a fit, and exit by how it ended."""
     if found.stop_reason == "interrupted":
         typer.echo(f"{found.message}; wait for its summary", err=True)
     try:

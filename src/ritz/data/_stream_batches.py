@@ -1,5 +1,7 @@
 """Batches of an iterable, as they come."""
 
+import itertools
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,6 +22,7 @@ class StreamBatches(Batches):
 
     Attributes:
         position: how many batches have been handed out.
+        checksum: of all of them, so that an iterable that is read again can be recognised.
 
     Raises:
         RitzError: as `batches`.
@@ -30,6 +33,7 @@ class StreamBatches(Batches):
     """
 
     position: int
+    checksum: int
 
     def __init__(self, source: Iterable[Any], total: int | None) -> None:
         if total is None:
@@ -38,7 +42,7 @@ class StreamBatches(Batches):
                 f"{type(source).__name__} have? pass total=…"
             )
         self.arrays = ()
-        self.position = 0
+        self.position = self.checksum = 0
         self._source = source
         self._iterator = iter(source)
         self._pulled = 0
@@ -76,6 +80,8 @@ class StreamBatches(Batches):
         if not taken:
             return None
         self.position += len(taken)
+        for array in itertools.chain.from_iterable(map(leaves, taken)):
+            self.checksum = zlib.crc32(np.ascontiguousarray(array).data, self.checksum)
         columns = [np.stack(column) for column in zip(*map(leaves, taken), strict=True)]
         if isinstance(taken[0], dict):
             return dict(zip(taken[0], columns, strict=True))

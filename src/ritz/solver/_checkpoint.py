@@ -19,10 +19,18 @@ from ritz.solver._history import History
 
 FORMAT = 1
 EVERY = 30.0
+# What a file says in JSON, and of what types.
+_NUMBERS: dict[str, tuple[type, ...]] = {
+    "done": (int,),
+    "seconds": (float,),
+    "stop": (str,),
+    "message": (str,),
+    "seen": (int, type(None)),
+}
 
 
 class Kept(NamedTuple):
-    """What a file says of a run.
+    """Where a run stands, as its file says.
 
     Attributes:
         state: the solver's state after `done` steps.
@@ -31,6 +39,7 @@ class Kept(NamedTuple):
         seconds: time spent in them.
         stop: why the run ended as it was meant to; "steps" where it may go on.
         message: the same in a line.
+        seen: the checksum of the batches of these steps, where they are read in order.
     """
 
     state: PyTree
@@ -39,6 +48,7 @@ class Kept(NamedTuple):
     seconds: float
     stop: str
     message: str
+    seen: int | None
 
 
 class Checkpoint:
@@ -126,38 +136,34 @@ class Checkpoint:
                 )
         check_versions(self.file, meta)
 
-    def save(
-        self, state: PyTree, history: History, done: int, seconds: float, stop: str, message: str
-    ) -> None:
+    def save(self, kept: Kept) -> None:
         """Replace what the file holds. Where that fails it warns, and the file stays as it was."""
-        if not self._run or self._written == (done, stop):
+        if not self._run or self._written == (kept.done, kept.stop):
             return
         try:
-            self._write(state, history, done, seconds, stop, message)
-            self._written = (done, stop)
+            self._write(kept)
+            self._written = (kept.done, kept.stop)
         except (OSError, MemoryError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             last = self._written
             has = f"that of {last[0]} steps is kept" if last is not None else "there is none yet"
             warnings.warn(
-                f"no checkpoint of {done} steps in {self.file.parent}: {reason}; {has}, and the "
-                "run goes on",
+                f"no checkpoint of {kept.done} steps in {self.file.parent}: {reason}; {has}, and "
+                "the run goes on",
                 RuntimeWarning,
                 stacklevel=4,
             )
         self._last = time.monotonic()
 
-    def _write(
-        self, state: PyTree, history: History, done: int, seconds: float, stop: str, message: str
-    ) -> None:
-        if _form(state) != self._run["state"]:
+    def _write(self, kept: Kept) -> None:
+        if _form(kept.state) != self._run["state"]:
             raise OSError("the solver's state has changed its structure")
-        leaves = enumerate(jax.tree.leaves(state))
+        leaves, history = enumerate(jax.tree.leaves(kept.state)), kept.history
         arrays = {f"state/{i}": _saved(leaf) for i, leaf in leaves if _is_data(leaf)}
         arrays |= {f"history/{name}": v for name, v in history.columns.items()}
         arrays |= {f"pending/{name}": v for name, v in history.pending.items()}
-        meta = {"format": FORMAT, "versions": versions(), "run": self._run, "done": done}
-        meta |= {"seconds": seconds, "every": history.every, "stop": stop, "message": message}
+        meta = {"format": FORMAT, "versions": versions(), "run": self._run, "every": history.every}
+        meta |= {name: getattr(kept, name) for name in _NUMBERS}
         write_packed(self.file, meta, arrays)
 
     @property
@@ -187,12 +193,13 @@ def _named(found: Any) -> str:
     return ", ".join(f"{name} {version}" for name, version in words)[:80]
 
 
-def forward(batches: Any, done: int) -> None:
+def forward(batches: Any, kept: Kept) -> None:
     """Read a source that is read in order up to where a run goes on.
 
     Raises:
-        RitzError: if it ends before.
+        RitzError: if it ends before, or is another one.
     """
+    done = kept.done
     while getattr(batches, "position", done) < done:
         at = batches.position
         if batches.chunk(at, min(batches.capacity, done - at)) is None:
@@ -200,6 +207,16 @@ def forward(batches: Any, done: int) -> None:
                 f"the batches end after {at} steps, but the checkpoint was made after {done}; "
                 "give the batches of the run, from the first one"
             )
+    if kept.seen not in (None, seen(batches, done)):
+        raise RitzError(
+            f"the batches differ from those of the first {done} steps, which the checkpoint was "
+            "made after; give the batches of the run, from the first one"
+        )
+
+
+def seen(batches: Any, done: int) -> int | None:
+    """The checksum of the batches of so many steps, where no more were read."""
+    return batches.checksum if getattr(batches, "position", None) == done else None
 
 
 def _parsed(meta: dict[str, Any], arrays: dict[str, np.ndarray], first: PyTree) -> Kept:
@@ -207,12 +224,13 @@ def _parsed(meta: dict[str, Any], arrays: dict[str, np.ndarray], first: PyTree) 
     new = [_restored(arrays[f"state/{i}"], v) if _is_data(v) else v for i, v in enumerate(leaves)]
     of = lambda kind: {k.removeprefix(kind): v for k, v in arrays.items() if k.startswith(kind)}
     history = History(of("history/"), meta["every"], of("pending/"))
-    done, seconds, message = meta["done"], meta["seconds"], meta["message"]
-    if type(done) is not int or type(seconds) is not float or type(message) is not str:
-        raise ValueError("its numbers are of other kinds")
-    if meta["stop"] not in ("steps", "converged", "callback", "data ended"):
-        raise ValueError(f"it ended for {meta['stop']!r:.40}")
-    return Kept(treedef.unflatten(new), history, done, seconds, meta["stop"], message)
+    numbers = {name: meta[name] for name in _NUMBERS}
+    for name, value in numbers.items():
+        if type(value) not in _NUMBERS[name]:
+            raise ValueError(f"{name} is {value!r:.40}")
+    if numbers["stop"] not in ("steps", "converged", "callback", "data ended"):
+        raise ValueError(f"it ended for {numbers['stop']!r:.40}")
+    return Kept(treedef.unflatten(new), history, **numbers)
 
 
 def _is_data(leaf: Any) -> bool:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Key, PyTree
 from ritz._compile import Program, compile, spent
 from ritz._errors import RitzError, whole_number
 from ritz.solver._base import AbstractSolver, BatchSource
-from ritz.solver._checkpoint import Checkpoint, forward
+from ritz.solver._checkpoint import Checkpoint, Kept, forward, seen
 from ritz.solver._history import History
 from ritz.solver._progress import Progress
 
@@ -122,7 +122,8 @@ def run(
         if done > start and done - record.steps == before:
             stands = (stop, message) if stop in OK else ("steps", "")
             stands = ("converged", "") if ended and stop != "callback" else stands
-            checkpoint.save(state, record, done, run_seconds, *stands)
+            at = seen(batches, done)
+            checkpoint.save(Kept(state, record, done, run_seconds, *stands, at))
 
     try:
         if state is None:
@@ -130,8 +131,8 @@ def run(
         if checkpoint is not None:
             kept = checkpoint.open(_identity(solver, start + steps, key), state)
             if kept is not None:
-                state, record, done, run_seconds, stop, message = kept
-                forward(batches, done)
+                state, record, done, run_seconds, stop, message, _ = kept
+                forward(batches, kept)
         with Progress(progress, steps, start) as bar:
             per_step = None
             while done < start + steps and stop == "steps":
