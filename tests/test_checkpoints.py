@@ -291,8 +291,10 @@ import ritz
 def log_density(x):
     return -0.5 * (x**2).sum() - 0.1 * (x[0] - x[1]) ** 4
 
-def parts():
-    return {"steps": 600, "family": "full_rank", "draws": 2, "seed": 5}
+PARTS = {
+    "named": {"steps": 600, "family": "full_rank", "draws": 2, "seed": 5},
+    "automatic": {"seed": 5},
+}
 
 def target():
     return ritz.target.from_log_density(log_density, jnp.ones(3))
@@ -315,55 +317,56 @@ if __name__ == "__main__":
     from ritz import _container
     from ritz.solver import _run
 
-    path, seconds = sys.argv[1], float(sys.argv[2])
-    _run._next_size = lambda per_step, left: min(left, 10)
+    path, parts, seconds = sys.argv[1], PARTS[sys.argv[2]], float(sys.argv[3])
+    _run._next_size = lambda per_step, left: min(left, 10 if "steps" in parts else 2)
     plain = _container.write_synced
     slow = lambda file, write: plain(file, lambda handle: write(Slow(handle, seconds)))
     _container.write_synced = slow
     ready = lambda state, steps, info: print("step", steps, flush=True)
-    ritz.fit(target(), **parts(), checkpoint=path, checkpoint_every=0, callbacks=[ready])
+    ritz.fit(target(), **parts, checkpoint=path, checkpoint_every=0, callbacks=[ready])
 """
 
 
-def kill_and_resume(tmp_path, cases, seconds):
-    """SIGKILL at random times; returns how many steps the checkpoints had that were left."""
+def kill_and_resume(tmp_path, kind, cases):
+    """SIGKILL at random times; how many steps the last checkpoint had, and writes that were cut."""
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     names = {"__name__": "script"}
     exec(compile(script.read_text(), str(script), "exec"), names)
-    target, parts = names["target"](), names["parts"]()
+    target, parts = names["target"](), names["PARTS"][kind]
     whole = bits(ritz.fit(target, **parts))
-    rng, done = np.random.default_rng(7), []
+    rng, left = np.random.default_rng(7), []
     for case in range(cases):
         path = tmp_path / f"run-{case}"
         with subprocess.Popen(
-            [sys.executable, str(script), str(path), str(seconds)], stdout=subprocess.PIPE
+            [sys.executable, str(script), str(path), kind, "0.0005"], stdout=subprocess.PIPE
         ) as child:
             assert child.stdout.readline().startswith(b"step")
             time.sleep(rng.uniform(0.0, 1.5))
             child.kill()
         assert child.returncode == -9
-        drafts = len(list(path.glob("*.tmp")))
-        content = np.load(path / "run-0.npz")
-        steps = json.loads(content["json"].tobytes())["meta"]["done"]
-        done.append((steps, drafts))
+        steps = 0
+        for file in path.glob("run-*.npz"):
+            with np.load(file) as content:
+                steps += json.loads(content["json"].tobytes())["meta"]["done"]
+        left.append((steps, len(list(path.glob("*.tmp")))))
         assert bits(ritz.resume(path, target)) == whole
         assert not list(path.glob("*.tmp"))
-    return done
+    return left
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_sigkill(tmp_path):
-    done = kill_and_resume(tmp_path, 3, 0.002)
-    assert any(steps < 600 for steps, _ in done)
+    assert any(steps < 600 for steps, _ in kill_and_resume(tmp_path, "named", 3))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_sigkill_thirty_times_mostly_during_a_write(tmp_path):
-    done = kill_and_resume(tmp_path, 30, 0.004)
-    assert len({steps for steps, _ in done}) > 5
-    assert sum(drafts for _, drafts in done) > 15, "a write was under way"
+@pytest.mark.parametrize(("kind", "cases", "cut"), [("named", 30, 15), ("automatic", 10, 2)])
+def test_sigkill_often_and_during_a_write(kind, cases, cut, tmp_path):
+    left = kill_and_resume(tmp_path, kind, cases)
+    assert len({steps for steps, _ in left}) > 4
+    assert sum(drafts for _, drafts in left) >= cut, "a write was under way"
 
 
 @pytest.mark.parametrize("at", ["savez", "fsync", "replace"])

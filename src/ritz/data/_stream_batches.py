@@ -81,7 +81,7 @@ class StreamBatches(Batches):
             return None
         self.position += len(taken)
         for array in itertools.chain.from_iterable(map(leaves, taken)):
-            self.checksum = zlib.crc32(np.ascontiguousarray(array).data, self.checksum)
+            self.checksum = zlib.crc32(array.tobytes(), self.checksum)
         columns = [np.stack(column) for column in zip(*map(leaves, taken), strict=True)]
         if isinstance(taken[0], dict):
             return dict(zip(taken[0], columns, strict=True))

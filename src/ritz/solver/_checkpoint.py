@@ -216,7 +216,8 @@ def forward(batches: Any, kept: Kept) -> None:
 
 def seen(batches: Any, done: int) -> int | None:
     """The checksum of the batches of so many steps, where no more were read."""
-    return batches.checksum if getattr(batches, "position", None) == done else None
+    in_order = getattr(batches, "position", None) == done
+    return getattr(batches, "checksum", None) if in_order else None
 
 
 def _parsed(meta: dict[str, Any], arrays: dict[str, np.ndarray], first: PyTree) -> Kept:
