@@ -134,8 +134,11 @@ STEPS = {
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize(
     ("name", "x64"),
-    [("adam", False), ("adam", True), ("natural_gradient", True), ("dadvi", True)]
-    + [(name, False) for name in STEPS if name != "adam"],
+    [("adam", False), ("adam", True), ("natural_gradient", True), ("dadvi", True), ("optax", False)]
+    + [
+        pytest.param(name, False, marks=pytest.mark.slow)
+        for name in ("adam on a flow", "natural_gradient", "dadvi", "pathfinder", "batch_and_match")
+    ],
 )
 def test_a_fit_goes_on_to_the_same_bits(name, x64, tmp_path):
     at, parts = STEPS[name]
