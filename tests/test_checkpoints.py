@@ -1,6 +1,7 @@
 """Nothing is lost: a fit that was interrupted goes on to the bits of one that ran through."""
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import time
 import warnings
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,9 @@ import ritz
 from ritz import RitzError
 from ritz._checkpoints import Checkpoints
 from ritz.data import batches
-from ritz.solver import Checkpoint, History, adam, run
+from ritz._fingerprint import fingerprint, program_fingerprint
+from ritz.solver import AbstractSolver, Checkpoint, History, adam, run
+from ritz.solver import _checkpoint as checkpoint_module
 from ritz.solver import _run as loop
 
 _RNG = np.random.default_rng(0)
@@ -88,6 +92,13 @@ def broken(path, model, data, at, **parts):
 
 def leaves(tree):
     return [np.asarray(v) for v in jax.tree.leaves(tree) if hasattr(v, "dtype")]
+
+
+def small_problem():
+    target = ritz.target.from_log_density(lambda x: -(x**2).sum(), jnp.ones(2))
+    q = ritz.family.build("mean_field", target, jnp.ones(2))
+    parts = ritz.objective.negative_elbo(), ritz.estimator.pathwise()
+    return ritz.objective.Problem(target, q, *parts)
 
 
 def bits(fit):
@@ -216,6 +227,83 @@ def test_a_fit_is_what_it_is_without_checkpoints(tmp_path):
     found = ritz.resume(tmp_path / "run", line, (X, Y))
     assert bits(found) == bits(plain)
     assert found.info["run_seconds"] > 0
+
+
+class Mixed(NamedTuple):
+    """A state of every kind of leaf."""
+
+    params: np.ndarray
+    half: jax.Array
+    key: jax.Array
+    scalar: np.float32
+    count: int
+    rate: float
+    name: str
+    nothing: None
+
+
+class Host(AbstractSolver):
+    """Runs on the host."""
+
+    jittable = False
+
+    def init(self, problem, key):
+        half = jnp.zeros(2, jnp.bfloat16)
+        return Mixed(np.zeros(2), half, key, np.float32(0.0), 0, 1.0, "host", None)
+
+    def step(self, problem, state, key, batch=None):
+        own, draw = jax.random.split(state.key)
+        params = state.params + state.rate * np.asarray(jax.random.normal(draw, (2,)), float)
+        new = state._replace(
+            params=params,
+            half=state.half + jax.random.normal(key, (2,), jnp.bfloat16),
+            key=own,
+            scalar=np.float32(state.scalar + params[0]),
+            count=state.count + 1,
+            rate=0.9 * state.rate,
+        )
+        return new, {"loss": float(params.sum())}
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_solver_on_the_host_and_its_kinds_of_numbers(tmp_path):
+    key, file = jax.random.key(2), tmp_path / "run.npz"
+    whole = run(None, Host(), 20, key)
+    kept = lambda: Checkpoint(file, 0)
+    with pytest.raises(Failure):
+        run(None, Host(), 20, key, checkpoint=kept(), callbacks=[break_at(9)])
+    found = run(None, Host(), 20, key, checkpoint=kept())
+    assert jax.tree.structure(found.state) == jax.tree.structure(whole.state)
+    plain = [state[:2] + state[3:6] for state in (found.state, whole.state)]
+    for a, b in zip(*plain, strict=True):
+        assert type(a) is type(b)
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    np.testing.assert_array_equal(*map(jax.random.key_data, (found.state.key, whole.state.key)))
+    np.testing.assert_array_equal(found.history.loss, whole.history.loss)
+    for solver, steps, words in ((Host(), 21, "number of steps is 20"), (adam(), 20, "solver is")):
+        problem = small_problem()
+        text = error_of(run, problem, solver, steps, key, checkpoint=kept())
+        assert words in text
+
+
+def test_it_is_written_at_its_interval_and_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_next_size", lambda per_step, left: min(left, 5))
+    plain, written = checkpoint_module.write_packed, []
+
+    def write(file, meta, arrays):
+        written.append(meta["done"])
+        plain(file, meta, arrays)
+
+    monkeypatch.setattr(checkpoint_module, "write_packed", write)
+    target = small_problem(), adam(), 20, jax.random.key(0)
+    run(*target, checkpoint=Checkpoint(tmp_path / "often.npz", 0))
+    assert written == [5, 10, 15, 20]
+    run(*target, checkpoint=Checkpoint(tmp_path / "rarely.npz"))
+    assert written[4:] == [20]
+    now = itertools.count(step=4)
+    monkeypatch.setattr(checkpoint_module.time, "monotonic", lambda: next(now))
+    run(*target, checkpoint=Checkpoint(tmp_path / "at times.npz", 10))
+    assert written[5:] == [15, 20]
 
 
 # -- wrong variants must be noticed ---------------------------------------------------------
@@ -470,6 +558,26 @@ def test_an_interrupt_between_a_state_and_its_record(x64, tmp_path, monkeypatch)
         assert bits(ritz.resume(tmp_path / "run", line, (X, Y))) == bits(whole)
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.usefixtures("small_chunks")
+def test_an_interrupt_during_a_write(late, tmp_path, monkeypatch):
+    whole, plain, times = ritz.fit(line, (X, Y), steps=60), os.replace, itertools.count()
+
+    def replace(*args):
+        if next(times) < 9:
+            return plain(*args)
+        if late:
+            plain(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):  # the second one, in the last write
+        ritz.fit(line, (X, Y), steps=60, checkpoint=tmp_path / "run", checkpoint_every=0)
+    monkeypatch.undo()
+    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert bits(ritz.resume(tmp_path / "run", line, (X, Y))) == bits(whole)
+
+
 def test_a_callback_that_stops_a_run_ends_it(tmp_path):
     stop = lambda state, steps, info: True
     found = ritz.fit(line, (X, Y), steps=60, checkpoint=tmp_path / "run", callbacks=[stop])
@@ -590,6 +698,44 @@ def test_objects_are_given_again(tmp_path):
     assert "given another" in text
 
 
+def scaled(factor, shift=0.0):
+    return lambda x: factor * x + shift
+
+
+class Slotted:
+    __slots__ = ("value",)
+
+    def __repr__(self):
+        return f"<Slotted at {hex(id(self))}>"
+
+
+def test_fingerprints_tell_values_apart():
+    loop_of_itself = []
+    loop_of_itself.append(loop_of_itself)
+    different = [
+        0, 0.0, False, None, "0", b"0", [0], (0,), {0}, {"a": 0}, {"a": 1}, np.zeros(1),
+        np.zeros(1, np.float32), np.zeros((1, 1)), jnp.ones(1), jax.random.key(0),
+        jax.random.key(1), np.array(["a"], object), np.array(["b"], object),
+        scaled(1.0), scaled(2.0), scaled(1.0, 1.0), lambda x: x, lambda x, y=1: x,
+        jax.jit(scaled(1.0)), functools.partial(scaled, 1.0), functools.partial(scaled, 2.0), [].append, "a".join, len,
+        dict, np, Slotted, Slotted(), adam(), adam(0.1), adam(0.1, 5), ritz.solver.dadvi(10),
+        ritz.solver.dadvi(12), optax.sgd(0.1), optax.sgd(0.2), loop_of_itself, line,
+    ]  # fmt: skip
+    told = [fingerprint(value) for value in different]
+    assert len(set(told)) == len(told)
+    assert fingerprint(Slotted()) == fingerprint(Slotted())
+    assert fingerprint(optax.sgd(0.1)) == fingerprint(optax.sgd(0.1))
+    assert fingerprint({"a": 1, "b": {3, 1, 2}}) == fingerprint({"b": {2, 3, 1}, "a": 1})
+
+
+def test_fingerprints_of_programs_tell_constants_apart():
+    x = jnp.ones(3)
+    programs = [scaled(1.0), scaled(2.0), scaled(np.ones(3)), scaled(np.arange(3.0)), jnp.sum]
+    told = [program_fingerprint(program, x) for program in programs]
+    assert len(set(told)) == len(told)
+    assert program_fingerprint(jnp.sum, x) != program_fingerprint(jnp.sum, jnp.ones(4))
+
+
 def test_a_place_that_is_taken(kept, tmp_path):
     before = contents(kept)
     text = error_of(ritz.fit, line, (X, Y), steps=60, family="mean_field", checkpoint=kept)
@@ -682,11 +828,7 @@ def fuzz(file, read, cases, seed=0):
 
 def small_run(file):
     """A run whose checkpoint is a few kilobytes."""
-    target = ritz.target.from_log_density(lambda x: -(x**2).sum(), jnp.ones(2))
-    q = ritz.family.build("mean_field", target, jnp.ones(2))
-    parts = ritz.objective.negative_elbo(), ritz.estimator.pathwise()
-    problem = ritz.objective.Problem(target, q, *parts)
-    return run(problem, adam(), 12, jax.random.key(0), checkpoint=Checkpoint(file))
+    return run(small_problem(), adam(), 12, jax.random.key(0), checkpoint=Checkpoint(file))
 
 
 def test_a_damaged_state_is_refused_or_whole(tmp_path):
