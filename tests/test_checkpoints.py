@@ -25,8 +25,8 @@ import pytest
 import ritz
 from ritz import RitzError
 from ritz._checkpoints import Checkpoints
-from ritz.data import batches
 from ritz._fingerprint import fingerprint, program_fingerprint
+from ritz.data import batches
 from ritz.solver import AbstractSolver, Checkpoint, History, adam, run
 from ritz.solver import _checkpoint as checkpoint_module
 from ritz.solver import _run as loop
@@ -717,7 +717,8 @@ def test_fingerprints_tell_values_apart():
         np.zeros(1, np.float32), np.zeros((1, 1)), jnp.ones(1), jax.random.key(0),
         jax.random.key(1), np.array(["a"], object), np.array(["b"], object),
         scaled(1.0), scaled(2.0), scaled(1.0, 1.0), lambda x: x, lambda x, y=1: x,
-        jax.jit(scaled(1.0)), functools.partial(scaled, 1.0), functools.partial(scaled, 2.0), [].append, "a".join, len,
+        jax.jit(scaled(1.0)), functools.partial(scaled, 1.0), functools.partial(scaled, 2.0),
+        [].append, "a".join, len,
         dict, np, Slotted, Slotted(), adam(), adam(0.1), adam(0.1, 5), ritz.solver.dadvi(10),
         ritz.solver.dadvi(12), optax.sgd(0.1), optax.sgd(0.2), loop_of_itself, line,
     ]  # fmt: skip
@@ -842,6 +843,15 @@ def test_a_damaged_state_is_refused_or_whole(tmp_path):
         return found.done, found.stop, [(v.dtype, v.shape, v.tobytes()) for v in arrays]
 
     fuzz(file, read, 1500)
+
+
+def test_a_header_that_claims_less_than_there_is(tmp_path):
+    """NumPy would read the first ten records, and never see that the checksum is another."""
+    file = tmp_path / "run.npz"
+    result = small_run(file)
+    file.write_bytes(file.read_bytes().replace(b"'shape': (12,)", b"'shape': (10,)"))
+    identity = loop._identity(adam(), 12, jax.random.key(0))
+    assert "does not have its checksum" in error_of(Checkpoint(file).open, identity, result.state)
 
 
 def test_a_damaged_call_is_refused_or_whole(kept, tmp_path):
