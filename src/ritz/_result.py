@@ -12,10 +12,11 @@ import numpy as np
 from ritz import _nuts, _posterior, _probabilities
 from ritz import _only_if as only_if
 from ritz._compile import compile, spent
+from ritz._diagnosis import Diagnosis, diagnose
 from ritz._draws import at_keys, at_rows
 from ritz._errors import RitzError, whole_number
 from ritz._posterior import DRAWS
-from ritz._verdict import doubts
+from ritz._verdict import doubts, heavy_tails
 from ritz.diagnose import PSIS, psis
 from ritz.family import AbstractFamily, name_of
 from ritz.report import Summary, labels, table_rows, to_arviz
@@ -247,14 +248,16 @@ class Fit:
     def reasons(self) -> tuple[str, ...]:
         """What speaks against trusting the fit, a line each; empty where nothing does."""
         if self.correction == "nuts":
-            return tuple(_nuts.doubts(self._drawn["x"], self.info["nuts"]["diverged"]))
+            found = _nuts.doubts(self._drawn["x"], self.info["nuts"]["diverged"])
+            return tuple(found or heavy_tails(self.target, self.draws))
         richer = "full_rank" if name_of(self.q) == "mean_field" else ""
         drawn = self._drawn
         weights, corrected = drawn.get("log_weights"), self.correction is not None
         found = doubts(
             self.history, self.target, drawn["x"], weights, self.psis, richer, corrected=corrected
         )
-        return tuple([self.message] * bool(self.message) + found)
+        found = [self.message] * bool(self.message) + found
+        return tuple(found or heavy_tails(self.target, self.draws))
 
     @property
     def status(self) -> str:
@@ -277,6 +280,28 @@ class Fit:
                 facts |= {"log_evidence": evidence.value, "log_evidence_se": evidence.se}
         facts |= {"draws": DRAWS, "dim": self.target.dim, "stop_reason": self.stop_reason}
         return Summary(table_rows(self.draws), facts, self.status, self.reasons)
+
+    def diagnose(self) -> Diagnosis:
+        r"""All that can be found out about how good the fit is, and what to do about it.
+
+        The starts, k-hat, the effective sample size, the ELBO and its gap to the
+        importance-weighted bound :math:`\log\frac1S\sum_s\tilde p(x_s)/q(x_s)`, what weighting
+        does to q's moments, Stein's identities at 1,000 draws (`ritz.diagnose.stein`), and where
+        the data's mean, sd, smallest and largest lie among 400 drawn from the posterior
+        predictive. What the family or the target cannot do is left out.
+
+        Costs 4,000 densities, 1,000 gradients and 400 draws of data.
+
+        Returns:
+            a `Diagnosis`: print it, or read its `measures`, `reasons` and `remedies`.
+
+        >>> import jax.numpy as jnp, ritz
+        >>> target = ritz.target.from_log_density(lambda x: -(x**2).sum(), jnp.zeros(2))
+        >>> found = ritz.fit(target, progress=False).diagnose()
+        >>> found.status, found.remedies, found.measures["k-hat"][0] < 0.5
+        ('ok', (), True)
+        """
+        return diagnose(self)
 
     def explain(self) -> str:
         """What `ritz.fit` decided where nothing was asked for, and why, a line each."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ritz import _probabilities
-from ritz.diagnose import PSIS, moment_shift
+from ritz.diagnose import PSIS, moment_shift, psis
 from ritz.report import labels
 from ritz.solver import History
 from ritz.target import AbstractTarget
@@ -15,6 +15,9 @@ NEARLY_EQUAL = 0.2
 MEAN_OFF, LOG_SD_OFF = 0.1, 0.2
 # Where weights leave less than this share of the draws, q is too far from the target for k-hat.
 LEAST_ESS = 0.1
+# Above this Pareto shape of its squares an sd is not to be had from thousands of draws.
+HEAVY = 0.7
+_TAILS = 32  # scalars that are looked at, of the largest kurtosis
 
 
 def doubts(
@@ -70,12 +73,47 @@ def doubts(
     if mean.max() > MEAN_OFF + allowed or log_sd.max() > LOG_SD_OFF + allowed:
         worst = int(np.argmax(np.maximum(mean / MEAN_OFF, log_sd / LOG_SD_OFF)))
         out.append(
-            f"importance weighting moves {_coordinate(target, worst)} by "
+            f"importance weighting moves {coordinate(target, worst)} by "
             f"{shift.mean[worst]:+.2f} sd and its sd by a factor "
             f"{np.exp(shift.log_sd[worst]):.2f}: q has not converged, or its shape does not fit; "
             f"try more steps, another learning rate, {instead}reparameterise the model{sampler}"
         )
     return out
+
+
+def heavy_tails(target: AbstractTarget, values: dict[str, np.ndarray]) -> list[str]:
+    """Whether some scalar's sd rests on a few draws far out, whatever they are draws of.
+
+    The Pareto shape of squared distances from the mean is at least one where a variance does not
+    exist, as of Student's t of two degrees, and about 0.3 at most for tails like an exponential's
+    (Vehtari et al. 2024, section 2, on estimates of other functions).
+
+    Args:
+        target: names the sites.
+        values: draws by site.
+    """
+    names, columns = [], []
+    for site in target.sites:
+        drawn = np.asarray(values[site.name])
+        if drawn.dtype.kind == "f" and np.isfinite(drawn).all():
+            columns.append(drawn.reshape(len(drawn), -1).astype(np.float64))
+            names += labels(site.name, site.shape)
+    if not columns:
+        return []
+    x = np.concatenate(columns, axis=1)
+    far = (x - x.mean(axis=0)) ** 2
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        kurtosis = np.nan_to_num((far**2).mean(axis=0) / far.mean(axis=0) ** 2)
+        at = np.argsort(-kurtosis)[:_TAILS]
+        shape = [psis(np.log(np.maximum(far[:, j], np.finfo(float).tiny))).khat for j in at]
+    worst = int(np.argmax(shape))
+    if not shape[worst] > HEAVY:
+        return []
+    return [
+        f"the sd of {names[at[worst]]} rests on a few draws far out (Pareto shape "
+        f"{shape[worst]:.2f} of its squares, above {HEAVY}): go by its quantiles, or give it a "
+        "prior with lighter tails"
+    ]
 
 
 def _still_falling(history: History) -> list[str]:
@@ -91,7 +129,7 @@ def _still_falling(history: History) -> list[str]:
     return [f"the loss was still falling ({drop:.2g} over the last tenth); use more steps"]
 
 
-def _coordinate(target: AbstractTarget, index: int) -> str:
+def coordinate(target: AbstractTarget, index: int) -> str:
     """A name for one entry of the unconstrained vector."""
     site = next(s for s in target.sites if s.start <= index < s.stop)
     return labels(site.name, site.unconstrained_shape)[index - site.start]

@@ -60,10 +60,10 @@ def fit(
     the negative ELBO :math:`\mathrm{KL}(q_\lambda\,\|\,p) - \log Z`.
 
     Where no family, objective, estimator, solver, number of steps or draws or learning rate is
-    named, all data are there and the target has at most 100 dimensions, the parts are chosen here:
-    full-rank Gaussians by natural gradient from five starts, each with wider ones beside it and
-    all together if they are different modes, and draws resampled from that mixture by
-    Pareto-smoothed importance weights. `Fit.explain` tells what was found on the way. Elsewhere
+    named, all data are there and the target has at most 1,000 dimensions, the parts are chosen
+    here: full-rank Gaussians by natural gradient from five starts (three above 100 dimensions),
+    each with wider ones beside it and all together if they are different modes, and draws
+    resampled from that mixture by Pareto-smoothed importance weights. `Fit.explain` tells what was found on the way. Elsewhere
     the defaults are those of each argument.
 
     Args:

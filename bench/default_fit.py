@@ -1,0 +1,228 @@
+"""`ritz.fit` with nothing asked for: right, or not "ok"?
+
+For the posteriors of tests/posteriors and the packaged targets, five seeds each: the largest error
+of a mean, in reference sds, and of a log sd; the verdict; gradients of the log density (a value
+counts a third) and seconds of a first fit, compilation and draws included. Beside it NumPyro's
+NUTS, 4 chains of 1,000 + 1,000 side by side, with its gradients and seconds. The reference of a
+packaged target is a NUTS run of ten times the length, in float64, made once and kept
+(default_fit_reference.json). Right: no mean off by more than 0.1, no log sd by more than 0.2.
+
+Each precision in a process of its own; results are added to what is there.
+
+    python bench/default_fit.py [--x64] [--nuts] [--seeds 5] [--only NAME ...] [--out FILE]
+    python bench/default_fit.py --reference   # of the packaged targets
+    python bench/default_fit.py --table
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from posteriors import POSTERIORS, flatten, load_data, reference  # noqa: E402
+
+import ritz  # noqa: E402
+from ritz.target import library  # noqa: E402
+
+REFERENCE = HERE / "results" / "default_fit_reference.json"
+# Two modes of a symmetric lattice field: no sampler of one chain a mode has a reference for it.
+PACKAGED = [name for name in library.names() if name != "lattice_phi4"]
+CHAINS, KEPT = 4, 1000
+
+
+def model_of(name: str) -> tuple[Any, dict[str, Any]]:
+    if name in POSTERIORS:
+        return POSTERIORS[name].model, POSTERIORS[name].data(load_data(name))
+    packaged = library.get(name)
+    return packaged.model, packaged.data()
+
+
+def flat(name: str, draws: dict[str, Any]) -> np.ndarray:
+    """Draws as rows of numbers, in the order of the reference."""
+    if name in POSTERIORS:
+        return flatten(name, draws, batch_ndim=1)
+    sites = [s.name for s in ritz.target.from_numpyro(*placed(name)).sites]
+    rows = [np.asarray(draws[s], float).reshape(len(draws[s]), -1) for s in sites]
+    return np.concatenate(rows, axis=1)
+
+
+def placed(name: str) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The model with its arguments, as `from_numpyro` takes them."""
+    model, data = model_of(name)
+    binding = ritz.data.bind(model, data)
+    return model, binding.args, binding.kwargs
+
+
+def known(name: str) -> dict[str, np.ndarray]:
+    if name in POSTERIORS:
+        return reference(name)
+    row = json.loads(REFERENCE.read_text())[name]
+    return {key: np.asarray(row[key]) for key in ("mean", "sd")}
+
+
+def errors(name: str, draws: dict[str, Any]) -> dict[str, float]:
+    values, exact = flat(name, draws), known(name)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.abs(values.mean(axis=0) - exact["mean"]) / exact["sd"]
+        log_sd = np.abs(np.log(values.std(axis=0) / exact["sd"]))
+    worst = lambda v: float(v.max()) if np.isfinite(v).all() else float("inf")
+    return {"mean_error": worst(mean), "log_sd_error": worst(log_sd)}
+
+
+def of_ritz(name: str, seed: int) -> dict[str, Any]:
+    model, data = model_of(name)
+    began = time.perf_counter()
+    fit = ritz.fit(model, data, seed=seed, progress=False)
+    draws, status = fit.draws, fit.status
+    seconds = time.perf_counter() - began
+    assert fit.psis is not None
+    weighed = len(fit.psis.log_weights) / 3 if fit.correction else 0.0
+    row = {
+        "status": status,
+        "seconds": seconds,
+        "evaluations": fit.info["evaluations"] + weighed,
+        "khat": fit.khat,
+        "ess": fit.psis.ess,
+        "reasons": list(fit.reasons),
+        "stop": fit.stop_reason,
+    }
+    return row | errors(name, draws)
+
+
+def of_nuts(name: str, seed: int, length: int = 1) -> tuple[dict[str, Any], dict[str, Any]]:
+    from numpyro.infer import MCMC, NUTS
+
+    model, args, kwargs = placed(name)
+    began = time.perf_counter()
+    chains = MCMC(
+        NUTS(model),
+        num_warmup=1000 * length,
+        num_samples=KEPT * length,
+        num_chains=CHAINS,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    count = ("num_steps", "diverging")
+    chains.warmup(jax.random.key(seed), *args, extra_fields=count, collect_warmup=True, **kwargs)
+    gradients = int(np.asarray(chains.get_extra_fields()["num_steps"]).sum())
+    chains.run(jax.random.key(seed + 1), *args, extra_fields=count, **kwargs)
+    fields = chains.get_extra_fields()
+    gradients += int(np.asarray(fields["num_steps"]).sum())
+    draws = {k: np.asarray(v) for k, v in chains.get_samples().items()}
+    seconds = time.perf_counter() - began
+    row = {"seconds": seconds, "evaluations": float(gradients)}
+    return row | {"diverging": int(np.asarray(fields["diverging"]).sum())}, draws
+
+
+def make_reference(names: list[str]) -> None:
+    """Moments by long chains, and their R-hat and effective draws."""
+    import arviz
+
+    found = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
+    for name in names:
+        row, draws = of_nuts(name, 100, length=10)
+        values = flat(name, draws)
+        chains = arviz.convert_to_dataset({"x": values.reshape(CHAINS, -1, values.shape[1])})
+        row |= {
+            "rhat": float(np.asarray(arviz.rhat(chains)["x"]).max()),
+            "ess": float(np.asarray(arviz.ess(chains)["x"]).min()),
+            "mean": values.mean(axis=0).tolist(),
+            "sd": values.std(axis=0).tolist(),
+        }
+        found[name] = row
+        shown = {k: row[k] for k in ("seconds", "evaluations", "diverging", "rhat", "ess")}
+        print(name, shown, flush=True)
+        REFERENCE.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def right(row: dict[str, Any], times: float = 1.0) -> bool:
+    return row["mean_error"] < 0.1 * times and row["log_sd_error"] < 0.2 * times
+
+
+def table(found: dict[str, Any]) -> None:
+    for precision in ("float32", "float64"):
+        models = {n: r for n, r in found["ritz"].get(precision, {}).items() if r}
+        if not models:
+            continue
+        print(f"\n{precision:44} {'right':>6} {'ok':>4} {'mean':>6} {'log sd':>6} ", end="")
+        print(f"{'gradients':>9} {'seconds':>7} {'/ NUTS':>7} {'/ NUTS':>7}")
+        cheaper, quicker = [], []
+        for name, rows in models.items():
+            cost = statistics.median(r["evaluations"] for r in rows)
+            seconds = rows[0]["seconds"]
+            nuts = found["nuts"].get(precision, {}).get(name)
+            shares = [float("nan")] * 2
+            if nuts:
+                shares = [cost / nuts["evaluations"], seconds / nuts["seconds"]]
+                cheaper.append(shares[0])
+                quicker.append(shares[1])
+            print(
+                f"{name[:44]:44} {sum(map(right, rows))} of {len(rows)} "
+                f"{sum(r['status'] == 'ok' for r in rows):3} "
+                f"{max(r['mean_error'] for r in rows):7.3f} "
+                f"{max(r['log_sd_error'] for r in rows):6.3f} {cost:9,.0f} {seconds:7.2f} "
+                f"{shares[0]:7.4f} {shares[1]:7.2f}"
+            )
+        runs = [r for rows in models.values() for r in rows]
+        good = [r for r in runs if right(r)]
+        fooled = [r for r in runs if r["status"] == "ok" and not right(r, 2.0)]
+        print(
+            f"right in {len(good)} of {len(runs)} runs; ok said of "
+            f"{sum(r['status'] == 'ok' for r in good)} of these; ok said of {len(fooled)} runs "
+            "that are wrong by more than twice the limits"
+        )
+        if cheaper:
+            print(
+                f"medians: gradients {statistics.median(cheaper):.4f} of NUTS's (1/50 is 0.02), "
+                f"seconds of a first fit {statistics.median(quicker):.2f}"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--x64", action="store_true")
+    parser.add_argument("--nuts", action="store_true", help="measure NUTS as well")
+    parser.add_argument("--reference", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=[*sorted(POSTERIORS), *PACKAGED])
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "default_fit.json")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    jax.config.update("jax_enable_x64", args.x64 or args.reference)
+    found = json.loads(args.out.read_text()) if args.out.exists() else {"ritz": {}, "nuts": {}}
+    if args.reference:
+        make_reference([name for name in args.only if name in PACKAGED])
+        return
+    if args.table:
+        table(found)
+        return
+    precision = "float64" if args.x64 else "float32"
+    for name in args.only:
+        rows = [of_ritz(name, seed) for seed in range(args.seeds)]
+        found["ritz"].setdefault(precision, {})[name] = rows
+        if args.nuts:
+            found["nuts"].setdefault(precision, {})[name] = of_nuts(name, 0)[0]
+        print(
+            f"{name[:44]:44}",
+            [(r["status"], round(r["mean_error"], 2), round(r["log_sd_error"], 2)) for r in rows],
+            f"{rows[0]['evaluations']:,.0f} gradients, {rows[0]['seconds']:.1f} s",
+            found["nuts"].get(precision, {}).get(name, {}),
+            flush=True,
+        )
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+    table(found)
+
+
+if __name__ == "__main__":
+    main()

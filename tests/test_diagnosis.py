@@ -1,0 +1,88 @@
+"""`Fit.diagnose`: what it measures, and that wrong fits show."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import ritz
+from ritz.diagnose import stein
+from ritz.target import from_log_density
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_steins_identities_hold_for_draws_of_the_target(seed):
+    """Of a skewed and a heavy-tailed density; a shift, and draws cut off, break them."""
+    rng = np.random.default_rng(seed)
+    x = np.stack([np.log(rng.gamma(2.0, size=4000)), rng.standard_t(3, size=4000)], axis=1)
+    scores = lambda x: np.stack(
+        [2.0 - np.exp(x[:, 0]), -4.0 * x[:, 1] / (3.0 + x[:, 1] ** 2)], axis=1
+    )
+    right = stein(x, scores(x))
+    assert (np.abs(right.mean) < 4.5 * right.mean_se).all()
+    assert (np.abs(right.variance) < 4.5 * right.variance_se).all()
+    moved = x + np.array([0.4, 0.0])
+    assert np.abs(stein(moved, scores(moved)).mean).max() > 0.3
+    inside = x[x[:, 0] < 0.6]
+    assert np.abs(stein(inside, scores(inside)).variance).max() > 0.3
+
+
+def test_repeated_draws_are_heavier_ones():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 1))
+    counts = rng.integers(1, 5, size=500)
+    often = np.repeat(x, counts, axis=0)
+    found = stein(often, -often)
+    weights = counts / counts.sum()
+    assert found.mean[0] == pytest.approx(-(weights @ (x[:, 0])) * often.std())
+    assert found.mean_se[0] > 1.05 * np.std(often) ** 2 / len(often) ** 0.5
+
+
+def counts(y):
+    rate = numpyro.sample("rate", dist.Gamma(1.0, 0.1))
+    with numpyro.plate("rows", len(y)):
+        numpyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+def test_data_that_the_model_cannot_make_are_told():
+    rng = np.random.default_rng(1)
+    plain = rng.poisson(4.0, size=60)
+    fine = ritz.fit(counts, (plain,), progress=False).diagnose()
+    assert (fine.status, fine.remedies) == ("ok", ())
+    assert "as predicted" in str(fine)
+    spread = np.concatenate([plain[:30], np.zeros(20, int), np.full(10, 25)])
+    off = ritz.fit(counts, (spread,), progress=False).diagnose()
+    assert "the sd of y is" in str(off)
+    assert off.measures["predictive"][0]["y", "sd"] < 0.01
+
+
+def test_a_wrong_fit_has_remedies_in_order():
+    banana = lambda x: -0.5 * (x[0] ** 2 + (4.0 * (x[1] - x[0] ** 2)) ** 2)
+    target = from_log_density(banana, jnp.zeros(2))
+    found = ritz.fit(target, family="mean_field", steps=500, progress=False).diagnose()
+    assert found.status == "doubtful"
+    assert found.remedies[0].startswith("run on")
+    assert "fit.refine('nuts')" in found.remedies
+    gap = found.measures["log Z"][0].value - found.measures["ELBO"][0].value
+    assert gap > 0.3
+    assert f"{gap:.2f} nats" in str(found)
+
+
+def test_what_cannot_be_had_is_left_out(tmp_path):
+    fit = ritz.fit(counts, (np.array([3, 4]),), progress=False)
+    fit.save(tmp_path / "fit")
+    alone = ritz.load(tmp_path / "fit").diagnose()
+    assert {"k-hat", "ESS", "ELBO"} <= set(alone.measures)
+    assert "predictive" not in alone.measures
+
+
+def test_an_sd_that_rests_on_its_tail_is_doubtful():
+    """Student's t: of two degrees it has none, of ten it has."""
+    t = lambda df: lambda x: -0.5 * (df + 1.0) * jnp.log1p(x**2 / df).sum()
+    heavy = ritz.fit(from_log_density(t(2.0), jnp.zeros(3)), progress=False)
+    assert heavy.status == "doubtful"
+    light = ritz.fit(from_log_density(t(10.0), jnp.zeros(1)), progress=False)
+    assert light.status == "ok"
+    exact = 1.8125  # its 95% quantile
+    assert abs(np.quantile(light.sample(4000), 0.95) - exact) < 0.15
