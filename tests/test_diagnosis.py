@@ -86,3 +86,17 @@ def test_an_sd_that_rests_on_its_tail_is_doubtful():
     assert light.status == "ok"
     exact = 1.8125  # its 95% quantile
     assert abs(np.quantile(light.sample(4000), 0.95) - exact) < 0.15
+
+
+def test_a_density_that_is_not_a_number_somewhere_is_told():
+    """The draws themselves stay numbers."""
+    hole = lambda x: jnp.where(x[0] > 1.5, jnp.nan, -0.5 * (x**2).sum())
+    fit = ritz.fit(
+        from_log_density(hole, jnp.zeros(2)), family="full_rank", solver="laplace", progress=False
+    ).refine("importance")
+    assert fit.status == "doubtful"
+    assert "not a number at 6" in fit.reasons[0]
+    assert "jax_enable_x64" in fit.reasons[0]
+    draws = fit.sample(4000)
+    assert np.isfinite(draws).all()
+    assert draws[:, 0].max() <= 1.5

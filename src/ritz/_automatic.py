@@ -11,9 +11,8 @@ import paramax
 
 from ritz._compile import compile
 from ritz._errors import RitzError
-from ritz._posterior import drawn
+from ritz._posterior import drawn, smooth
 from ritz._verdict import LEAST_ESS
-from ritz.diagnose import psis
 from ritz.estimator import pathwise
 from ritz.family import FullRank, Mixture, full_rank
 from ritz.objective import Problem, negative_elbo
@@ -203,7 +202,7 @@ def _missed(q: Mixture, target: Any, key: Any, asked: int) -> Any:
     weights = pool["log_weights"]
     if not np.isfinite(weights).any():
         return None
-    smoothed = psis(np.where(np.isnan(weights), -np.inf, weights))
+    smoothed = smooth(weights)
     if smoothed.khat <= _GOOD and smoothed.ess >= LEAST_ESS * _LOOK:
         return None
     return jnp.asarray(pool["x"][int(np.nanargmax(weights))])

@@ -10,7 +10,7 @@ import numpy as np
 from ritz import _posterior
 from ritz._draws import at_rows
 from ritz._verdict import coordinate
-from ritz.diagnose import moment_shift, psis, stein
+from ritz.diagnose import moment_shift, stein
 from ritz.family import registered
 
 # Draws whose scores are looked at, and draws of data.
@@ -81,7 +81,9 @@ def _of_weights(fit: Any, found: dict[str, tuple[Any, str]]) -> None:
         return
     key = jax.random.fold_in(fit.key, 0xD1)
     drawn = _posterior.drawn(fit.q, fit.target, _posterior.DRAWS, key)
-    shift = moment_shift(drawn["x"][:, : fit.target.continuous_dim], psis(drawn["log_weights"]))
+    shift = moment_shift(
+        drawn["x"][:, : fit.target.continuous_dim], _posterior.smooth(drawn["log_weights"])
+    )
     worst = int(np.argmax(np.maximum(np.abs(shift.mean), np.abs(shift.log_sd))))
     moved = f"moves q's {coordinate(fit.target, worst)} by {shift.mean[worst]:+.2f} sd and its sd"
     by = f"by a factor {np.exp(shift.log_sd[worst]):.2f}, the most of all"

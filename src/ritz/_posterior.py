@@ -14,7 +14,7 @@ from ritz import data as _data
 from ritz._compile import compile
 from ritz._draws import CHUNK, at_keys, at_rows
 from ritz._errors import RitzError
-from ritz.diagnose import psis
+from ritz.diagnose import PSIS, psis
 
 DRAWS = 4000
 # A correction draws from q until its weights are worth half of what it keeps, or this many times
@@ -53,14 +53,14 @@ def resampled(q: Any, target: Any, n: int, key: jax.Array) -> dict[str, Any]:
     pool, before smoothing.
     """
     pool = drawn(q, target, max(n, DRAWS), key)
-    smoothed = psis(pool["log_weights"])
+    smoothed = smooth(pool["log_weights"])
     size = len(pool["x"])
     wanted = math.ceil(1.1 * size * 0.5 * n / max(smoothed.ess, 1e-3 * size))
     if smoothed.ess < 0.5 * n and size < _POOL * n:
         wanted = min(CHUNK * math.ceil(wanted / CHUNK), _POOL * n)
         more = drawn(q, target, wanted - size, key, size)
         pool = jax.tree.map(lambda a, b: np.concatenate([a, b]), pool, more)
-        smoothed = psis(pool["log_weights"])
+        smoothed = smooth(pool["log_weights"])
     weights = np.exp(smoothed.log_weights)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint64).ravel())
     chosen = systematic(weights, n, rng)
@@ -70,6 +70,11 @@ def resampled(q: Any, target: Any, n: int, key: jax.Array) -> dict[str, Any]:
         "x": take(pool["x"]),
         "log_weights": pool["log_weights"],
     }
+
+
+def smooth(log_weights: np.ndarray) -> PSIS:
+    """`psis` of weights that are zero where the log density is not a number."""
+    return psis(np.where(np.isnan(log_weights), -np.inf, log_weights))
 
 
 def systematic(weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

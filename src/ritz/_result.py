@@ -17,7 +17,7 @@ from ritz._draws import at_keys, at_rows
 from ritz._errors import RitzError, whole_number
 from ritz._posterior import DRAWS
 from ritz._verdict import doubts, heavy_tails
-from ritz.diagnose import PSIS, psis
+from ritz.diagnose import PSIS
 from ritz.family import AbstractFamily, name_of
 from ritz.report import Summary, labels, table_rows, to_arviz
 from ritz.solver import History
@@ -204,7 +204,7 @@ class Fit:
     def psis(self) -> PSIS | None:
         """Pareto-smoothed importance sampling on the stored draws; None without log-weights."""
         weights = self._drawn.get("log_weights")
-        return None if weights is None else psis(weights)
+        return None if weights is None else _posterior.smooth(weights)
 
     @property
     def elbo(self) -> Estimate | None:

@@ -17,6 +17,8 @@ MEAN_OFF, LOG_SD_OFF = 0.1, 0.2
 LEAST_ESS = 0.1
 # Above this Pareto shape of its squares an sd is not to be had from thousands of draws.
 HEAVY = 0.7
+# Of draws, at which a log density may be not a number.
+NO_NUMBER = 0.001
 _TAILS = 32  # scalars that are looked at, of the largest kurtosis
 
 
@@ -49,6 +51,15 @@ def doubts(
         return [*out, "k-hat cannot be computed here, so the fit's accuracy is unchecked"]
     instead = f"family={richer!r}, or " if richer else ""
     sampler = ", or fit.refine('nuts')" * (target.continuous_dim == target.dim)
+    lost = float(np.isnan(log_weights).mean())
+    if lost > NO_NUMBER:
+        single = log_weights.dtype == np.float32
+        how = "use jax.config.update('jax_enable_x64', True)" if single else "reparameterise it"
+        return [
+            *out,
+            f"the model's log density is not a number at {lost:.1%} of the draws, as of a matrix "
+            f"that rounding has left without a Cholesky factor: {how}",
+        ]
     with np.errstate(invalid="ignore"):  # where a draw has no density
         spread = log_weights.std()
     if smoothed.khat > smoothed.threshold and not spread <= NEARLY_EQUAL:
