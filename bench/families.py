@@ -13,6 +13,7 @@ A combination is as accurate as another where its error, the larger of mean / 0.
 is no larger, or below three standard errors of the reference itself.
 
     python bench/families.py [--models NAME ...] [--pymc PYTHON] [--out bench/results/families.json]
+    python bench/families.py --ours LABEL ...   # these of Ritz's own anew; all other rows stay
 """
 
 import argparse
@@ -245,9 +246,14 @@ def tried(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"failed": " ".join(f"{type(error).__name__}: {error}".split())[:160]}
 
 
+def own(name: str, labels: list[str] | None = None) -> dict[str, dict[str, Any]]:
+    chosen = [s for s in COMBINATIONS if labels is None or label(s) in labels]
+    rows = {"ritz " + label(s): tried(lambda s=s: of_ritz(name, s)) for s in chosen}
+    return rows | weighted(rows)
+
+
 def measured(name: str) -> dict[str, dict[str, Any]]:
-    rows = {"ritz " + label(s): tried(lambda s=s: of_ritz(name, s)) for s in COMBINATIONS}
-    rows |= weighted(rows)
+    rows = own(name)
     for guide in ("AutoNormal", "AutoMultivariateNormal", "AutoLowRank", "AutoLaplace"):
         rows[f"numpyro {guide}"] = tried(lambda guide=guide: of_numpyro(name, guide))
     for kind in ("meanfield_vi", "fullrank_vi"):
@@ -367,15 +373,23 @@ def picture(models: dict[str, Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="*", default=sorted(POSTERIORS))
-    own = HERE.parent / ".venv-pymc" / "bin" / "python"
+    python = HERE.parent / ".venv-pymc" / "bin" / "python"
     parser.add_argument(
         "--pymc",
-        default=str(own) if own.exists() else None,
+        default=str(python) if python.exists() else None,
         help="the Python of an environment with PyMC; by default that of `make bench`",
     )
+    parser.add_argument("--ours", nargs="*")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "families.json")
     args = parser.parse_args()
     kept = json.loads(args.out.read_text())["models"] if args.out.exists() else {}
+    if args.ours is not None:
+        for name in args.models:
+            kept.setdefault(name, {}).update(own(name, args.ours))
+            print(f"\n{name}\n{table(kept[name])}", flush=True)
+        write(args.out, kept)
+        picture(kept, args.out.with_suffix(".png"))
+        return
     pymc = of_pymc(args.pymc, args.models) if args.pymc else {}
     for name in args.models:
         rows = measured(name) | pymc.get(name, {})

@@ -1,5 +1,7 @@
 """`Fit.diagnose`: what it measures, and that wrong fits show."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -95,7 +97,7 @@ def test_a_density_that_is_not_a_number_somewhere_is_told():
         from_log_density(hole, jnp.zeros(2)), family="full_rank", solver="laplace", progress=False
     ).refine("importance")
     assert fit.status == "doubtful"
-    assert "not a number at 6" in fit.reasons[0]
+    assert re.search(r"not a number at [67]\.\d% of the draws", fit.reasons[0])
     assert "jax_enable_x64" in fit.reasons[0]
     draws = fit.sample(4000)
     assert np.isfinite(draws).all()
