@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import paramax
 
+from ritz import _adapt
 from ritz._compile import compile
 from ritz._errors import RitzError
-from ritz._posterior import drawn, smooth
-from ritz._verdict import LEAST_ESS
+from ritz._posterior import DRAWS, drawn, smooth
 from ritz.estimator import pathwise
 from ritz.family import FullRank, Mixture, full_rank
 from ritz.objective import Problem, negative_elbo
@@ -33,8 +33,8 @@ _FAR = (3.0, 30.0)
 _POINTS = 32
 # Draws by which a proposal is looked at, and how often a part that it misses is searched for.
 _LOOK, _ROUNDS = 4000, 4
-# No part is searched for where k-hat is below this.
-_GOOD = 0.5
+# No part is searched for where k-hat is below this, and weights leave this share of the draws.
+_GOOD, _LEAST = 0.5, 0.2
 # Far more than are needed: a run ends by itself. Those from other starts may end early.
 _STEPS, _OTHER_STEPS = 1000, 150
 # It is still moving where its last ten steps gained more nats than this.
@@ -57,12 +57,14 @@ class Found(NamedTuple):
         result: of the run that led to the largest mode; its steps and seconds are those of all.
         evaluations: gradients of all runs; a log density that was looked at counts a third.
         decisions: what was done and why, a line each.
+        refitted: whether the proposal has learned from its weights.
     """
 
     q: Any
     result: Result
     evaluations: float
     decisions: list[str]
+    refitted: bool
 
 
 def serves(target: Any) -> bool:
@@ -111,9 +113,10 @@ def search(
             break
     modes = _modes(runs.fine)
     lines = [_of_starts(how, runs, modes)]
-    q, looks = _proposal(modes), 0
+    q, looks, rough = _proposal(modes), 0, False
     while looks < _ROUNDS and not runs.ended:
         at, looks = _missed(_proposal(modes, _LOOKING), target, key, looks), looks + 1
+        rough = at is not None
         if at is None or not runs.go(_near(modes[0][0], at)):
             break
         modes = _modes(runs.fine)
@@ -142,12 +145,21 @@ def search(
         "a proposal with parts "
         + " and ".join(f"{s:.2g}" for s in _scales(target.dim)[1:])
         + " times as wide beside each, for its tails",
-        "draws resampled by Pareto-smoothed importance weights",
     ]
+    seen = looks * _LOOK
+    refitted = rough and not runs.ended and target.dim <= _adapt.MOST_DIMENSIONS
+    if refitted:
+        q, more = _adapt.adapted(q, target, jax.random.fold_in(key, 4000))
+        seen += more
+        lines.append(
+            f"refitted {more // DRAWS - 1} times to its own weighted draws, as weights said that "
+            "it was far from the posterior"
+        )
+    lines.append("draws resampled by Pareto-smoothed importance weights")
     result = dataclasses.replace(
         best, steps=runs.steps, run_seconds=runs.seconds, compiled=runs.compiled
     )
-    return Found(q, result, runs.cost + 2 * _POINTS + looks * _LOOK / 3, lines)
+    return Found(q, result, runs.cost + 2 * _POINTS + seen / 3, lines, refitted)
 
 
 class _Runs:
@@ -203,7 +215,7 @@ def _missed(q: Mixture, target: Any, key: Any, asked: int) -> Any:
     if not np.isfinite(weights).any():
         return None
     smoothed = smooth(weights)
-    if smoothed.khat <= _GOOD and smoothed.ess >= LEAST_ESS * _LOOK:
+    if smoothed.khat <= _GOOD and smoothed.ess >= _LEAST * _LOOK:
         return None
     return jnp.asarray(pool["x"][int(np.nanargmax(weights))])
 

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ritz import _nuts, _posterior, _probabilities
+from ritz import _adapt, _nuts, _posterior, _probabilities
 from ritz import _only_if as only_if
 from ritz._compile import compile, spent
 from ritz._diagnosis import Diagnosis, diagnose
 from ritz._draws import at_keys, at_rows
 from ritz._errors import RitzError, whole_number
 from ritz._posterior import DRAWS
-from ritz._verdict import doubts, heavy_tails
+from ritz._verdict import HEAVY, doubts, heavy_tails
 from ritz.diagnose import PSIS
 from ritz.family import AbstractFamily, name_of
 from ritz.report import Summary, labels, table_rows, to_arviz
@@ -204,7 +204,12 @@ class Fit:
     def psis(self) -> PSIS | None:
         """Pareto-smoothed importance sampling on the stored draws; None without log-weights."""
         weights = self._drawn.get("log_weights")
-        return None if weights is None else _posterior.smooth(weights)
+        if weights is None:
+            return None
+        found = _posterior.smooth(weights)
+        if self.info.get("refitted"):
+            found = found._replace(threshold=min(found.threshold, _adapt.KHAT))
+        return found
 
     @property
     def elbo(self) -> Estimate | None:
@@ -257,7 +262,9 @@ class Fit:
             self.history, self.target, drawn["x"], weights, self.psis, richer, corrected=corrected
         )
         found = [self.message] * bool(self.message) + found
-        return tuple(found or heavy_tails(self.target, self.draws))
+        # What has learned from weights ends where they happened to end.
+        most = _adapt.KHAT if self.info.get("refitted") else HEAVY
+        return tuple(found or heavy_tails(self.target, self.draws, most))
 
     @property
     def status(self) -> str:

@@ -92,7 +92,9 @@ def doubts(
     return out
 
 
-def heavy_tails(target: AbstractTarget, values: dict[str, np.ndarray]) -> list[str]:
+def heavy_tails(
+    target: AbstractTarget, values: dict[str, np.ndarray], most: float = HEAVY
+) -> list[str]:
     """Whether some scalar's sd rests on a few draws far out, whatever they are draws of.
 
     The Pareto shape of squared distances from the mean is at least one where a variance does not
@@ -102,6 +104,7 @@ def heavy_tails(target: AbstractTarget, values: dict[str, np.ndarray]) -> list[s
     Args:
         target: names the sites.
         values: draws by site.
+        most: the shape that is let pass.
     """
     names, columns = [], []
     for site in target.sites:
@@ -118,11 +121,11 @@ def heavy_tails(target: AbstractTarget, values: dict[str, np.ndarray]) -> list[s
         at = np.argsort(-kurtosis)[:_TAILS]
         shape = [psis(np.log(np.maximum(far[:, j], np.finfo(float).tiny))).khat for j in at]
     worst = int(np.argmax(shape))
-    if not shape[worst] > HEAVY:
+    if not shape[worst] > most:
         return []
     return [
         f"the sd of {names[at[worst]]} rests on a few draws far out (Pareto shape "
-        f"{shape[worst]:.2f} of its squares, above {HEAVY}): go by its quantiles, or give it a "
+        f"{shape[worst]:.2f} of its squares, above {most}): go by its quantiles, or give it a "
         "prior with lighter tails"
     ]
 

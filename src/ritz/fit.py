@@ -145,6 +145,7 @@ def fit(
             "start": how,
             "evaluations": found.evaluations,
             "decisions": found.decisions,
+            "refitted": found.refitted,
         }
         correction = "importance"
     else:
