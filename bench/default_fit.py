@@ -3,8 +3,8 @@
 For the posteriors of tests/posteriors, and the packaged targets that have a reference, by seed:
 the largest error of a mean, in reference sds, and of a log sd; the verdict; gradients of the log
 density (a value counts a third) and seconds of a first fit, compilation and draws included. Beside
-it NumPyro's NUTS, 4 chains of 1,000 + 1,000 side by side, with its gradients and seconds. The reference of a
-packaged target is a NUTS run of ten times the length, in float64, made once and kept
+it NumPyro's NUTS, 4 chains of 1,000 + 1,000 side by side, with its gradients and seconds. The
+reference of a packaged target is a NUTS run of ten times the length, in float64, made once and kept
 (default_fit_reference.json). Right: no mean off by more than 0.1, no log sd by more than 0.2.
 
 Each precision in a process of its own; results are added to what is there.
