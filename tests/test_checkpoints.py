@@ -54,16 +54,6 @@ class Failure(BaseException):
     """Stands for whatever ends a process between two chunks."""
 
 
-@contextlib.contextmanager
-def precision(x64):
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", x64)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
-
-
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Of three steps: failures come in the middle of runs."""
@@ -154,7 +144,7 @@ STEPS = {
 def test_a_fit_goes_on_to_the_same_bits(name, x64, tmp_path):
     at, parts = STEPS[name]
     again = {k: v for k, v in parts.items() if not isinstance(v, str | int)}
-    with precision(x64):
+    with jax.enable_x64(x64):
         whole = ritz.fit(line, (X, Y), **parts, seed=3)
         assert whole.info["steps"] > at
         broken(tmp_path / "run", line, (X, Y), at, **parts, seed=3)
@@ -181,7 +171,7 @@ def test_the_automatic_fit_of_several_runs(at, tmp_path, monkeypatch):
     assert bits(ritz.resume(path, line, (X, Y))) == bits(whole)
     assert len(list(path.glob("run-*.npz"))) > before
     # It has ended: no step is made again.
-    monkeypatch.setattr(loop._Loop, "chunk", None)
+    monkeypatch.setattr(loop.Loop, "chunk", None)
     assert bits(ritz.resume(path, line, (X, Y))) == bits(whole)
 
 
@@ -525,14 +515,14 @@ def test_what_a_callback_raises_costs_nothing(error, strict, tmp_path):
 @pytest.mark.usefixtures("small_chunks")
 def test_what_ends_a_chunk_leaves_the_last_checkpoint(error, tmp_path, monkeypatch):
     whole = ritz.fit(line, (X, Y), steps=60)
-    plain = loop._Loop.chunk
+    plain = loop.Loop.chunk
 
     def chunk(self, state, done, size):
         if done >= 30:
             raise error
         return plain(self, state, done, size)
 
-    monkeypatch.setattr(loop._Loop, "chunk", chunk)
+    monkeypatch.setattr(loop.Loop, "chunk", chunk)
     with contextlib.suppress(MemoryError):
         ritz.fit(line, (X, Y), steps=60, checkpoint=tmp_path / "run")
     monkeypatch.undo()
@@ -550,7 +540,7 @@ def test_an_interrupt_between_a_state_and_its_record(x64, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         plain(self, columns)
 
-    with precision(x64):
+    with jax.enable_x64(x64):
         whole = ritz.fit(line, (X, Y), steps=60)
         monkeypatch.setattr(History, "append", append)
         ritz.fit(line, (X, Y), steps=60, checkpoint=tmp_path / "run", checkpoint_every=0)
@@ -637,7 +627,7 @@ def test_what_differs_is_named(kept, model, data, given, words):
 
 
 def test_another_precision_or_other_sites(kept):
-    with precision(True):
+    with jax.enable_x64(True):
         text = error_of(ritz.resume, kept, line, (X, Y))
     assert "is in float32, but JAX computes in float64 now" in text
     other = ritz.target.from_log_density(lambda x: -(x**2).sum(), jnp.ones(5))

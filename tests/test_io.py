@@ -69,16 +69,6 @@ def tiny():
     return ritz.fit(two_sites(), steps=30, family="mean_field")
 
 
-@contextlib.contextmanager
-def precision(x64):
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", x64)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
-
-
 def same_arrays(one, two):
     leaves, structure = jax.tree.flatten(one)
     others, other_structure = jax.tree.flatten(two)
@@ -259,13 +249,13 @@ def test_support_that_depends_on_another_site(tmp_path):
 
 @pytest.mark.parametrize("saved_as", [False, True])
 def test_fit_of_one_precision_loads_in_the_other(tmp_path, saved_as):
-    with precision(saved_as):
+    with jax.enable_x64(saved_as):
         fit = ritz.fit(two_sites(), steps=20)
         path = fit.save(tmp_path / "fit")
         draws = fit.sample(4)
         expected = fit.log_prob(draws)
     assert draws["b"].dtype == (np.float64 if saved_as else np.float32)
-    with precision(not saved_as):
+    with jax.enable_x64(not saved_as):
         loaded, with_target = ritz.load(path), ritz.load(path, two_sites())
         same_arrays(loaded.draws, fit.draws)
         np.testing.assert_allclose(loaded.log_prob(draws), expected, rtol=1e-4)

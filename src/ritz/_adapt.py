@@ -8,6 +8,7 @@ import numpy as np
 import scipy.linalg
 import scipy.special
 
+from ritz._draws import generator
 from ritz._posterior import DRAWS, drawn, smooth
 from ritz.family import Mixture
 
@@ -48,7 +49,7 @@ def adapted(q: Mixture, target: Any, key: jax.Array) -> tuple[Mixture, int]:
     Cappé, Douc, Guillin, Marin and Robert, "Adaptive importance sampling in general mixture
     classes", 2008; Cornuet, Marin, Mira and Robert, "Adaptive multiple importance sampling", 2012.
     """
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint64).ravel())
+    rng = generator(key)
     # Of one size in all rounds, so that one program draws from each.
     size = q.components + 2 * _COMPONENTS * ROUNDS
     current = _padded(q, size)

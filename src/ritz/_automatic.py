@@ -11,6 +11,7 @@ import paramax
 
 from ritz import _adapt
 from ritz._compile import compile
+from ritz._draws import generator
 from ritz._errors import RitzError
 from ritz._posterior import DRAWS, drawn, smooth
 from ritz.estimator import pathwise
@@ -167,10 +168,7 @@ class _Runs:
 
     def __init__(self, target: Any, key: Any, callbacks: Any, progress: Any, kept: Any) -> None:
         self.target, self.key, self.callbacks, self.progress = target, key, callbacks, progress
-        # On the host: each kind of random number would be a program to compile.
-        seed = np.asarray(jax.random.key_data(key)).astype(np.uint64).ravel()
-        self.rng = np.random.default_rng(seed)
-        self.kept = kept
+        self.rng, self.kept = generator(key), kept
         self.ends: list[tuple[FullRank, Result]] = []
         self.cost, self.seconds, self.steps = 0.0, 0.0, 0
         self.compiled = self.ended = False

@@ -15,6 +15,11 @@ CHUNK = 500
 _SIDE_BY_SIDE = 1 << 22
 
 
+def generator(key: jax.Array) -> np.random.Generator:
+    """Random numbers on the host, where each kind on the device would be a program to compile."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint64).ravel())
+
+
 def at_keys(
     one: Callable[..., Any], parts: Any, n: int, key: jax.Array, extra: Any, start: int = 0
 ) -> Any:

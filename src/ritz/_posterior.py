@@ -12,7 +12,7 @@ import paramax
 from ritz import _only_if as only_if
 from ritz import data as _data
 from ritz._compile import compile
-from ritz._draws import CHUNK, at_keys, at_rows
+from ritz._draws import CHUNK, at_keys, at_rows, generator
 from ritz._errors import RitzError
 from ritz.diagnose import PSIS, psis
 
@@ -62,7 +62,7 @@ def resampled(q: Any, target: Any, n: int, key: jax.Array) -> dict[str, Any]:
         pool = jax.tree.map(lambda a, b: np.concatenate([a, b]), pool, more)
         smoothed = smooth(pool["log_weights"])
     weights = np.exp(smoothed.log_weights)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint64).ravel())
+    rng = generator(key)
     chosen = systematic(weights, n, rng)
     take = lambda v: v[chosen]
     return {

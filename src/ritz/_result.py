@@ -4,31 +4,25 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from ritz import _adapt, _nuts, _posterior, _probabilities
+from ritz import _adapt, _measures, _nuts, _posterior, _probabilities
 from ritz import _only_if as only_if
 from ritz._compile import compile, spent
 from ritz._diagnosis import Diagnosis, diagnose
 from ritz._draws import at_keys, at_rows
 from ritz._errors import RitzError, whole_number
+from ritz._measures import Estimate
 from ritz._posterior import DRAWS
-from ritz._verdict import HEAVY, doubts, heavy_tails
+from ritz._verdict import reasons
 from ritz.diagnose import PSIS
-from ritz.family import AbstractFamily, name_of
+from ritz.family import AbstractFamily
 from ritz.report import Summary, labels, table_rows, to_arviz
 from ritz.solver import History
 from ritz.target import AbstractTarget
-
-
-class Estimate(NamedTuple):
-    """A Monte Carlo estimate and its standard error."""
-
-    value: float
-    se: float
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -216,10 +210,7 @@ class Fit:
         """The mean log-weight of the stored draws and its standard error, as always positive
         in sense: larger is better. None without log-weights."""
         weights = self._drawn.get("log_weights")
-        if weights is None:
-            return None
-        weights = weights.astype(np.float64)
-        return Estimate(float(weights.mean()), _sd(weights) / len(weights) ** 0.5)
+        return None if weights is None else _measures.elbo(weights)
 
     @property
     def log_evidence(self) -> Estimate | None:
@@ -228,12 +219,7 @@ class Fit:
         Its standard error is the delta method's. None without log-weights.
         """
         weights = self._drawn.get("log_weights")
-        if weights is None:
-            return None
-        top = weights.max()
-        share = np.exp(weights.astype(np.float64) - top)
-        se = share.std(ddof=1) / share.mean() / len(share) ** 0.5
-        return Estimate(float(top + np.log(share.mean())), float(se))
+        return None if weights is None else _measures.log_evidence(weights)
 
     @property
     def khat(self) -> float | None:
@@ -247,24 +233,12 @@ class Fit:
         Half its square is about :math:`\mathrm{KL}(q\,\|\,p)` where that is small.
         """
         weights = self._drawn.get("log_weights")
-        return None if weights is None else _sd(weights.astype(np.float64))
+        return None if weights is None else _measures.sd(weights)
 
     @functools.cached_property
     def reasons(self) -> tuple[str, ...]:
         """What speaks against trusting the fit, a line each; empty where nothing does."""
-        if self.correction == "nuts":
-            found = _nuts.doubts(self._drawn["x"], self.info["nuts"]["diverged"])
-            return tuple(found or heavy_tails(self.target, self.draws))
-        richer = "full_rank" if name_of(self.q) == "mean_field" else ""
-        drawn = self._drawn
-        weights, corrected = drawn.get("log_weights"), self.correction is not None
-        found = doubts(
-            self.history, self.target, drawn["x"], weights, self.psis, richer, corrected=corrected
-        )
-        found = [self.message] * bool(self.message) + found
-        # What has learned from weights ends where they happened to end.
-        most = _adapt.KHAT if self.info.get("refitted") else HEAVY
-        return tuple(found or heavy_tails(self.target, self.draws, most))
+        return reasons(self)
 
     @property
     def status(self) -> str:
@@ -275,18 +249,7 @@ class Fit:
 
     def summary(self) -> Summary:
         """Means, sds and quantiles in the model's own parameters, and how far to trust them."""
-        facts = dict(self.info)
-        if self.psis is not None and self.elbo is not None:
-            facts |= {"elbo": self.elbo.value, "elbo_se": self.elbo.se, "khat": self.psis.khat}
-            facts |= {"khat_threshold": self.psis.threshold, "ess": self.psis.ess}
-            facts |= {"log_weight_sd": self.log_weight_sd}
-            facts |= {"weights": len(self.psis.log_weights)}
-        if self.correction is not None:
-            facts |= {"correction": self.correction, "distinct": self.distinct}
-            if (evidence := self.log_evidence) is not None:
-                facts |= {"log_evidence": evidence.value, "log_evidence_se": evidence.se}
-        facts |= {"draws": DRAWS, "dim": self.target.dim, "stop_reason": self.stop_reason}
-        return Summary(table_rows(self.draws), facts, self.status, self.reasons)
+        return Summary(table_rows(self.draws), _measures.facts(self), self.status, self.reasons)
 
     def diagnose(self) -> Diagnosis:
         r"""All that can be found out about how good the fit is, and what to do about it.
@@ -432,9 +395,3 @@ class Fit:
             return _nuts.rows(self._drawn, n, key)
         draw = _posterior.drawn if self.correction is None else _posterior.resampled
         return draw(self.q, self.target, n, key)
-
-
-def _sd(log_weights: np.ndarray) -> float:
-    """Not a number, and no warning, where a draw has no density."""
-    with np.errstate(invalid="ignore"):
-        return float(log_weights.std(ddof=1))

@@ -1,9 +1,12 @@
 """What speaks against trusting a fit."""
 
+from typing import Any
+
 import numpy as np
 
-from ritz import _probabilities
+from ritz import _adapt, _nuts, _probabilities
 from ritz.diagnose import PSIS, moment_shift, psis
+from ritz.family import name_of
 from ritz.report import labels
 from ritz.solver import History
 from ritz.target import AbstractTarget
@@ -20,6 +23,22 @@ HEAVY = 0.7
 # Of draws, at which a log density may be not a number.
 NO_NUMBER = 0.001
 _TAILS = 32  # scalars that are looked at, of the largest kurtosis
+
+
+def reasons(fit: Any) -> tuple[str, ...]:
+    """See `Fit.reasons`."""
+    drawn, weights = fit.stored(), fit.stored().get("log_weights")
+    if fit.correction == "nuts":
+        found, most = _nuts.doubts(drawn["x"], fit.info["nuts"]["diverged"]), HEAVY
+    else:
+        richer = "full_rank" if name_of(fit.q) == "mean_field" else ""
+        of_weights = (drawn["x"], weights, fit.psis, richer)
+        corrected = fit.correction is not None
+        found = doubts(fit.history, fit.target, *of_weights, corrected=corrected)
+        found = [fit.message] * bool(fit.message) + found
+        # What has learned from weights ends where they happened to end.
+        most = _adapt.KHAT if fit.info.get("refitted") else HEAVY
+    return tuple(found or heavy_tails(fit.target, fit.draws, most))
 
 
 def doubts(

@@ -116,7 +116,8 @@ def _smooth_tail(lw: np.ndarray) -> float:
     khat, sigma = fit_pareto(np.exp(lw[tail]) - math.exp(cutoff))
     if math.isfinite(khat):
         p = (np.arange(tail.size) + 0.5) / tail.size
-        quantile = -np.log1p(-p) if khat == 0 else np.expm1(-khat * np.log1p(-p)) / khat
+        with np.errstate(over="ignore"):  # of a tail so heavy, weights are cut off at the largest
+            quantile = -np.log1p(-p) if khat == 0 else np.expm1(-khat * np.log1p(-p)) / khat
         lw[tail] = np.minimum(np.log(sigma * quantile + math.exp(cutoff)), 0.0)
     return khat
 
