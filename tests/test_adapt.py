@@ -58,11 +58,27 @@ def test_a_bent_density_is_approached():
     assert abs(weights.mean() - np.log(exact)) > 0.02  # without the exponential it is a bound
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_default_is_right_about_a_banana(seed):
-    fit = ritz.fit(from_log_density(banana, jnp.zeros(2)), seed=seed, progress=False)
-    draws = np.asarray(fit.sample(4000), float)
+def verdicts(seeds=5):
+    """How many fits are right, how many of these are called ok, and whether a wrong one is."""
+    right, ok, fooled = 0, 0, 0
     sd = np.array([1.0, np.sqrt(2.0 + 1.0 / 16.0)])
-    right = np.abs((draws.mean(0) - np.array([0.0, 1.0])) / sd).max() < 0.1
-    right &= np.abs(np.log(draws.std(0) / sd)).max() < 0.2
-    assert right or fit.status != "ok"
+    for seed in range(seeds):
+        fit = ritz.fit(from_log_density(banana, jnp.zeros(2)), seed=seed, progress=False)
+        draws = np.asarray(fit.sample(4000), float)
+        fine = np.abs((draws.mean(0) - np.array([0.0, 1.0])) / sd).max() < 0.1
+        fine &= np.abs(np.log(draws.std(0) / sd)).max() < 0.2
+        right, ok = right + fine, ok + (fine and fit.status == "ok")
+        fooled += not fine and fit.status == "ok"
+    return right, ok, fooled
+
+
+def test_the_default_is_right_about_a_banana_and_says_so(monkeypatch):
+    """In most runs; left as it was, the proposal is not always right."""
+    right, ok, fooled = verdicts()
+    assert right == 5
+    assert ok >= 3
+    assert fooled == 0
+    monkeypatch.setattr(_adapt, "MOST_DIMENSIONS", 0)
+    right, _, fooled = verdicts()
+    assert right < 5
+    assert fooled == 0

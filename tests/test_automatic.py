@@ -64,12 +64,15 @@ def test_two_modes_of_unequal_weights(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_mode_far_away_is_found(seed):
-    """17 standard deviations from the start, and half as wide."""
+def test_a_mode_far_away_is_found(seed, monkeypatch):
+    """17 standard deviations from the start, and half as wide; from starts near by it is not."""
     density, mean, sd = two_modes(gap=12.0)
-    fit = ritz.fit(from_log_density(density, jnp.zeros(2)), seed=seed)
+    target = from_log_density(density, jnp.zeros(2))
+    fit = ritz.fit(target, seed=seed)
     assert fit.status == "ok"
     assert error(fit, mean, sd) < 1.0
+    monkeypatch.setattr(_automatic, "_far_from", lambda *_: [])
+    assert error(ritz.fit(target, seed=seed), mean, sd) > 1.0
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from scipy import special
 
 import ritz
-from ritz import RitzError
+from ritz import RitzError, _posterior
 from ritz._posterior import systematic
 from ritz.target import from_log_density
 
@@ -86,6 +86,31 @@ def test_where_weights_cannot_help_the_verdict_says_so():
     fit = ritz.fit(target, family=q, steps=0).refine()
     assert fit.status == "doubtful"
     assert any("k-hat" in reason for reason in fit.reasons)
+
+
+def test_the_pool_grows_until_its_weights_are_worth_half_of_what_is_kept():
+    target = from_log_density(lambda x: -0.5 * (x**2).sum(), jnp.zeros(2))
+    key = jax.random.key(0)
+    sizes = []
+    # A Gaussian s times as wide leaves a share of (sqrt(2 s^2 - 1) / s^2)^2 = 0.69, 0.44, 0.19, 0.
+    for scale in (1.5, 2.0, 3.2, 100.0):
+        q = ritz.family.mean_field(target, jnp.zeros(2), scale=scale)
+        log_weights = _posterior.resampled(q, target, 2000, key)["log_weights"]
+        sizes.append(len(log_weights))
+        if scale == 3.2:
+            assert _posterior.smooth(log_weights).ess > 950.0
+    assert sizes[:2] == [4000, 4000]
+    assert 5000 <= sizes[2] <= 6500
+    assert sizes[3] == 8000
+
+
+def test_more_draws_go_on_from_those_that_there_are():
+    target = from_log_density(lambda x: -0.5 * (x**2).sum(), jnp.zeros(2))
+    q = ritz.family.mean_field(target, jnp.zeros(2))
+    key = jax.random.key(3)
+    whole = _posterior.drawn(q, target, 1300, key)
+    first, rest = _posterior.drawn(q, target, 700, key), _posterior.drawn(q, target, 600, key, 700)
+    np.testing.assert_array_equal(whole["x"], np.concatenate([first["x"], rest["x"]]))
 
 
 def test_systematic_resampling_is_unbiased_and_even():

@@ -323,6 +323,20 @@ def test_gradients_are_clipped_to_a_multiple_of_their_running_mean():
         ritz.solver.adam(clip=-1.0)
 
 
+def test_the_length_is_that_of_the_smaller_half_of_the_arrays():
+    """By which all are shortened; what is in the large ones alone is not seen."""
+    moves = _clip(2.0)
+    of = lambda small, large: {"bias": jnp.full(2, small), "weights": jnp.full((3, 5), large)}
+    state = moves.init(of(0.0, 0.0))
+    _, state = moves.update(of(1.0, 1.0), state)
+    left, after = moves.update(of(10.0, 10.0), state)
+    np.testing.assert_allclose(left["bias"], 2.0, rtol=1e-5)
+    np.testing.assert_allclose(left["weights"], 2.0, rtol=1e-5)
+    left, _ = moves.update(of(1.0, 10.0), state)
+    np.testing.assert_allclose(left["weights"], 10.0)
+    assert float(after.mean) > float(state.mean)
+
+
 def test_a_flow_survives_a_draw_far_out():
     """One gradient in a hundred is a million times too long: Adam alone stands still after it."""
 

@@ -85,6 +85,26 @@ def test_where_the_density_is_not_concave():
     assert (np.diff(fit.history.loss) <= 1e-4).all()
 
 
+def test_points_along_turned_axes_see_what_those_along_coordinates_do_not(monkeypatch):
+    """Log-gamma margins in 64 dimensions, whose best Gaussian is known: variances 1 / a.
+
+    Along the coordinates themselves a point is eight standard deviations out in one of them.
+    """
+    a = 4.0
+    target = from_log_density(lambda x: (a * x - jnp.exp(x)).sum(), jnp.zeros(64))
+    mean, sd = np.log(a) - 0.5 / a, a**-0.5
+
+    def errors():
+        fit = ritz.fit(target, family="full_rank", solver=natural_gradient(), progress=False)
+        tril = np.asarray(fit.q.scale_tril, float)
+        of_mean = np.abs(np.asarray(fit.q.loc) - mean) / sd
+        return of_mean.max(), np.abs(np.log((tril**2).sum(1) ** 0.5 / sd)).max()
+
+    assert max(errors()) < 0.1
+    monkeypatch.setattr("ritz.solver._natural_gradient._axes", np.eye)
+    assert max(errors()) > 0.3
+
+
 def test_draws_in_place_of_the_rule():
     target, mean, covariance = gaussian(3, 10.0)
     solver = natural_gradient(0.05, draws=20)

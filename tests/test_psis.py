@@ -79,3 +79,12 @@ def test_moment_shift_of_normals():
     assert abs(shift.mean[0] - 0.4) < 4 * shift.noise
     assert abs(shift.log_sd[0] - np.log(0.8)) < 4 * shift.noise
     assert np.abs(shift.mean[1]) < 4 * shift.noise
+
+
+def test_weights_of_a_far_too_wide_proposal():
+    """A shape whose quantiles overflow: numbers, without a warning."""
+    x = 100.0 * np.random.default_rng(0).normal(size=(4000, 2))
+    found = psis(-0.5 * (x**2).sum(axis=1))
+    assert found.khat > 10.0
+    assert found.ess < 20.0
+    assert np.exp(found.log_weights).sum() == pytest.approx(1.0)
