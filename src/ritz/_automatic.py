@@ -147,20 +147,20 @@ def search(
         + " and ".join(f"{s:.2g}" for s in _scales(target.dim)[1:])
         + " times as wide beside each, for its tails",
     ]
-    seen = looks * _LOOK
-    refitted = rough and not runs.ended and target.dim <= _adapt.MOST_DIMENSIONS
-    if refitted:
+    seen, refits = looks * _LOOK, 0
+    if rough and not runs.ended and target.dim <= _adapt.MOST_DIMENSIONS:
         q, more = _adapt.adapted(q, target, jax.random.fold_in(key, 4000))
-        seen += more
+        seen, refits = seen + more, more // DRAWS - 1
+    if refits:
         lines.append(
-            f"refitted {more // DRAWS - 1} times to its own weighted draws, as weights said that "
-            "it was far from the posterior"
+            f"refitted {refits} times to its own weighted draws, as weights said that it was far "
+            "from the posterior"
         )
     lines.append("draws resampled by Pareto-smoothed importance weights")
     result = dataclasses.replace(
         best, steps=runs.steps, run_seconds=runs.seconds, compiled=runs.compiled
     )
-    return Found(q, result, runs.cost + 2 * _POINTS + seen / 3, lines, refitted)
+    return Found(q, result, runs.cost + 2 * _POINTS + seen / 3, lines, refits > 0)
 
 
 class _Runs:
