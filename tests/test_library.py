@@ -29,7 +29,14 @@ SITES = {
     ),
     "eight_schools": ({"mu": (), "tau": (), "eta": (8,)}, {"theta"}, 8),
     "eight_schools_centered": ({"mu": (), "tau": (), "theta": (8,)}, set(), 8),
+    "fertility_countries": (
+        dict.fromkeys(("level", "trend", "tau_level", "tau_trend", "sigma"), ())
+        | {"intercept": (208,), "slope": (208,)},
+        set(),
+        1191,
+    ),
     "gaussian_mixture": ({"weights": (2,), "mu": (2,), "sigma": (2,)}, set(), 150),
+    "gp_classification_iris": ({"length": (), "amplitude": (), "z": (100,)}, {"f"}, 100),
     "gp_regression": (
         dict.fromkeys(
             ("intercept", "slope", "smooth", "length", "season", "roughness", "noise"), ()
@@ -38,11 +45,22 @@ SITES = {
         120,
     ),
     "hidden_markov_nile": ({"stay": (), "flow": (2,), "sigma": (), "z": (100,)}, set(), 100),
+    "horseshoe_breast_cancer": (
+        {"intercept": (), "tau": (), "slab": (), "local": (30,), "beta": (30,)},
+        set(),
+        569,
+    ),
+    "item_response_davis": (
+        dict.fromkeys(("mean", "spread", "sharpness"), ())
+        | {"ability": (18,), "difficulty": (14,), "discrimination": (14,)},
+        set(),
+        252,
+    ),
     "lattice_phi4": ({"phi": (16, 16)}, set(), None),
     "logistic_breast_cancer": ({"intercept": (), "beta": (30,)}, set(), 569),
     "mixture_iris": ({"weights": (2,), "mu": (2,), "sigma": (2,), "z": (150,)}, set(), 150),
     "ordinal_regression": ({"beta": (5,), "cutpoints": (6,)}, set(), 944),
-    "poisson_counties": ({"mu": (), "tau": (), "z": (301,)}, {"rate"}, 301),
+    "poisson_counties": ({"mu": (), "tau": (), "rate": (301,)}, set(), 301),
     "robust_diabetes": ({"intercept": (), "beta": (10,), "sigma": (), "nu": ()}, set(), 442),
     "selection_diabetes": (
         {"share": (), "sigma": (), "used": (10,), "beta": (10,)},
@@ -54,7 +72,7 @@ SITES = {
         {"level"},
         100,
     ),
-    "stochastic_volatility": ({"mu": (), "phi": (), "sigma": (), "z": (250,)}, {"h"}, 250),
+    "stochastic_volatility": ({"mu": (), "phi": (), "sigma": (), "z": (600,)}, {"h"}, 600),
 }
 
 # Those with discrete sites, and how their targets treat them.

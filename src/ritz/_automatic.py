@@ -19,6 +19,7 @@ from ritz.family import FullRank, Mixture, full_rank
 from ritz.objective import Problem, negative_elbo
 from ritz.solver import natural_gradient, run
 from ritz.solver._run import Result
+from ritz.target import centred, chosen, hierarchical, moved
 
 # A full covariance is found by 2d gradients a step, side by side, and d^3 operations.
 MOST_DIMENSIONS = 1000
@@ -40,6 +41,8 @@ _GOOD, _LEAST = 0.5, 0.2
 _STEPS, _OTHER_STEPS = 1000, 150
 # It is still moving where its last ten steps gained more nats than this.
 _MOVING = 0.1
+# Runs at most to find how far to centre, what change of it is none, and what is as good as an end.
+_CENTRINGS, _MOVED, _ENDS = 3, 0.2, 0.05
 # A mode whose evidence is below the best one's by a factor of e^10 has no share.
 _NEGLIGIBLE = 10.0
 # Each mode's part of the proposal: at its own scale, and wider for the tails.
@@ -54,6 +57,7 @@ class Found(NamedTuple):
     """What was found.
 
     Attributes:
+        target: in the coordinates that q is of.
         q: the proposal, to be corrected by importance weights.
         result: of the run that led to the largest mode; its steps and seconds are those of all.
         evaluations: gradients of all runs; a log density that was looked at counts a third.
@@ -61,6 +65,7 @@ class Found(NamedTuple):
         refitted: whether the proposal has learned from its weights.
     """
 
+    target: Any
     q: Any
     result: Result
     evaluations: float
@@ -106,14 +111,15 @@ def search(
         a `Found`.
     """
     runs = _Runs(target, key, callbacks, progress, kept)
-    runs.go(full_rank(target, first))
+    told = _centred(runs, first)
+    target, first = runs.target, runs.first
     several = len(_BOXES) if target.dim <= _FEWER_STARTS else 1
     near = [full_rank(target, x) for x in _around(target, first, runs.rng)[:several]]
     for start in (*near, *_far_from(runs.ends[0][0], target, runs.rng)[:several]):
         if runs.ended or not runs.go(start):
             break
     modes = _modes(runs.fine)
-    lines = [_of_starts(how, runs, modes)]
+    lines = [*told, _of_starts(how, runs, modes)]
     q, looks, rough = _proposal(modes), 0, False
     while looks < _ROUNDS and not runs.ended:
         at, looks = _missed(_proposal(modes, _LOOKING), target, key, looks), looks + 1
@@ -142,7 +148,7 @@ def search(
         best = dataclasses.replace(best, message=moving)
     lines += [
         f"a full-rank Gaussian for each by natural gradient, which ends by itself: "
-        f"{', '.join(f'{r.steps}' for _, r in runs.ends)} steps",
+        f"{', '.join(f'{n}' for n in runs.made)} steps",
         "a proposal with parts "
         + " and ".join(f"{s:.2g}" for s in _scales(target.dim)[1:])
         + " times as wide beside each, for its tails",
@@ -160,7 +166,7 @@ def search(
     result = dataclasses.replace(
         best, steps=runs.steps, run_seconds=runs.seconds, compiled=runs.compiled
     )
-    return Found(q, result, runs.cost + 2 * _POINTS + seen / 3, lines, refits > 0)
+    return Found(target, q, result, runs.cost + 2 * _POINTS + seen / 3, lines, refits > 0)
 
 
 class _Runs:
@@ -170,6 +176,8 @@ class _Runs:
         self.target, self.key, self.callbacks, self.progress = target, key, callbacks, progress
         self.rng, self.kept = generator(key), kept
         self.ends: list[tuple[FullRank, Result]] = []
+        self.first: Any = None
+        self.made: list[int] = []
         self.cost, self.seconds, self.steps = 0.0, 0.0, 0
         self.compiled = self.ended = False
 
@@ -184,18 +192,24 @@ class _Runs:
                 problem,
                 solver,
                 _OTHER_STEPS if self.ends else _STEPS,
-                jax.random.fold_in(self.key, len(self.ends)),
+                jax.random.fold_in(self.key, len(self.made)),
                 callbacks=self.callbacks,
                 progress=self.progress,
-                checkpoint=None if self.kept is None else self.kept.run(len(self.ends)),
+                checkpoint=None if self.kept is None else self.kept.run(len(self.made)),
             )
         self.cost += solver.evaluations(problem, result.state, result.steps) or 0.0
         self.seconds, self.steps = self.seconds + result.run_seconds, self.steps + result.steps
         self.compiled |= result.compiled
+        self.made.append(result.steps)
         q: Any = paramax.unwrap(problem.family_at(result.state.params))
         self.ends.append((q, result))
         self.ended = result.stop_reason in ("interrupted", "callback", "callback failed")
         return not self.ended
+
+    def recentre(self, share: dict[str, Any], at: Any) -> None:
+        """Go on with other coordinates of a hierarchy, from a point in the present ones."""
+        new = centred(self.target, share)
+        self.target, self.first, self.ends = new, moved(self.target, new, at), []
 
     @property
     def fine(self) -> list[tuple[FullRank, Result]]:
@@ -204,6 +218,39 @@ class _Runs:
             e for e in self.ends if e[1].stop_reason != "not finite" and np.isfinite(_loss(e[1]))
         ]
         return fine or self.ends[:1]
+
+
+def _centred(runs: _Runs, first: Any) -> list[str]:
+    """The first run, in the coordinates that suit a hierarchy where it ended; a line a site.
+
+    How far to centre is chosen at the start, and anew where a run has ended, as long as it changes
+    and the loss falls.
+    """
+    names, told = hierarchical(runs.target), []
+    if names:
+        runs.recentre(chosen(runs.target, names, first), first)
+        first = runs.first
+    runs.first = first
+    runs.go(full_rank(runs.target, first))
+    for _ in range(_CENTRINGS if names else 0):
+        old, loss = runs.target, _loss(runs.ends[0][1])
+        if runs.ended or not np.isfinite(loss):
+            break
+        share = chosen(old, names, runs.ends[0][0].loc)
+        if max(float(jnp.abs(v - old.centring[n]).max()) for n, v in share.items()) < _MOVED:
+            break
+        before = runs.ends, runs.first
+        runs.recentre(share, runs.ends[0][0].loc)
+        runs.go(full_rank(runs.target, runs.first))
+        if _loss(runs.ends[0][1]) > loss:
+            runs.target, (runs.ends, runs.first) = old, before
+            break
+    for name in names:
+        low, high = (float(f(runs.target.centring[name])) for f in (jnp.min, jnp.max))
+        how = "non-centred" if high < _ENDS else f"{low:.2f} to {high:.2f} centred"
+        how = "centred, as written" if low > 1.0 - _ENDS else how
+        told.append(f"{name} in coordinates of its own, as far as data say: {how}")
+    return told
 
 
 def _missed(q: Mixture, target: Any, key: Any, asked: int) -> Any:

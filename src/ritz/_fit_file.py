@@ -34,6 +34,7 @@ class Parsed:
         options: what its builder must be told.
         leaves: its family's arrays.
         correction: of its draws, if any.
+        centring: how far sites of a hierarchy are centred.
     """
 
     target: SavedTarget
@@ -48,6 +49,7 @@ class Parsed:
     options: dict[str, Any]
     leaves: list[np.ndarray]
     correction: str | None
+    centring: dict[str, Any]
 
 
 def parse(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Parsed:
@@ -87,7 +89,18 @@ def parse(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Parsed:
         options=_options(meta["family"]["options"]),
         leaves=[arrays[f"family/{i}"] for i in range(sum(k[:7] == "family/" for k in arrays))],
         correction=correction,
+        centring=_centring(arrays, saved),
     )
+
+
+def _centring(arrays: dict[str, np.ndarray], saved: SavedTarget) -> dict[str, Any]:
+    """Shares between 0 and 1, of the shapes of the sites."""
+    found = {name[9:]: v for name, v in arrays.items() if name[:9] == "centring/"}
+    shapes = {site.name: site.unconstrained_shape for site in saved.sites}
+    for name, v in found.items():
+        fine = v.dtype.kind == "f" and v.shape == shapes[name] and ((v >= 0) & (v <= 1)).all()
+        _need(fine, f"the centring of {name} is not that of its site")
+    return {name: jnp.asarray(v) for name, v in found.items()}
 
 
 def _options(options: Any) -> dict[str, Any]:

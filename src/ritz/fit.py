@@ -25,6 +25,7 @@ from ritz.solver import AbstractSolver, adam, optax_solver, run
 from ritz.solver._checkpoint import EVERY
 from ritz.target import (
     AbstractTarget,
+    centred,
     check_values,
     from_batches,
     from_numpyro,
@@ -138,7 +139,7 @@ def fit(
     if batches is None and all(part is None for part in asked) and _automatic.serves(target):
         x, how = _point(target, init, start_key)
         found = _automatic.search(target, x, how, run_key, kept=kept, **looped)
-        q, result = found.q, found.result
+        target, q, result = found.target, found.q, found.result
         made = {
             "objective": "NegativeELBO",
             "solver": "natural_gradient",
@@ -249,9 +250,13 @@ def _target(model: Any, data: Any, discrete: Any = None) -> tuple[AbstractTarget
 
 
 def _resumed(target: AbstractTarget, init: Any) -> AbstractTarget:
-    """The target with the parameters of its own that an earlier fit has found."""
+    """The target with the parameters of its own, and the coordinates, of an earlier fit."""
     if not isinstance(init, Fit):
         return target
+    centring = getattr(init.target, "centring", {})
+    same = [(s.name, s.shape) for s in init.target.sites] == [(s.name, s.shape) for s in target.sites]
+    if centring and same:
+        target = centred(target, centring)
     form = lambda target: [(name, value.shape) for name, value in target.trained.items()]
     if target.params is None or form(init.target) != form(target):
         return target

@@ -26,7 +26,7 @@ from ritz._errors import RitzError
 from ritz._fit_file import Parsed, parse
 from ritz._result import Fit
 from ritz.fit import _target as make_target
-from ritz.target import AbstractTarget, SavedTarget, float_dtype
+from ritz.target import AbstractTarget, SavedTarget, centred, float_dtype
 
 FORMAT = 1
 _JSON, _SUM = "fit.json", "sha256"
@@ -107,6 +107,8 @@ def _contents(fit: Fit) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays = {f"family/{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {f"theta/{i}": np.asarray(v) for i, v in enumerate(jax.tree.leaves(target.params))}
     arrays |= {f"trained/{name}": np.asarray(v) for name, v in target.trained.items()}
+    centring = getattr(target, "centring", {})
+    arrays |= {f"centring/{name}": np.asarray(v) for name, v in centring.items()}
     arrays |= {f"draws/{name}": value for name, value in stored["values"].items()}
     arrays |= {k: stored[k] for k in ("x", "log_weights") if k in stored}
     arrays |= {f"history/{name}": value for name, value in fit.history.columns.items()}
@@ -229,7 +231,9 @@ def _check_same(path: Path, saved: SavedTarget, target: Any) -> None:
 
 
 def _load_trained(path: Path, found: Parsed, target: Any) -> Any:
-    """The target with the parameters of its own that were saved."""
+    """The target with the coordinates, and the parameters of its own, that were saved."""
+    if found.centring:
+        target = centred(target, found.centring)
     old, treedef = jax.tree.flatten(target.params)
     saved = found.target.theta
     if [v.shape for v in old] != [v.shape for v in saved]:

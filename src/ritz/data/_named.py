@@ -31,6 +31,7 @@ _STATSMODELS = {
     "elnino": "monthly sea surface temperature 1950-2010",
     "engel": "income and food expenditure, 235 households",
     "fair": "extramarital affairs, 6366 women",
+    "fertility": "births per woman in 219 countries and regions 1960-2013, many missing (nan)",
     "grunfeld": "investment of 11 firms 1935-1954",
     "heart": "survival after 69 heart transplants",
     "longley": "US employment 1947-1962, 6 collinear regressors",

@@ -21,7 +21,7 @@ from numpyro.primitives import Messenger
 from ritz._errors import RitzError
 from ritz.target._base import FREE, LOG_DET, Site
 from ritz.target._constraints import bijection, describe
-from ritz.target._laws import is_discrete, is_factor, is_identity
+from ritz.target._laws import is_discrete, is_factor, is_identity, location_and_scale
 
 Trace = Mapping[str, Any]
 
@@ -225,16 +225,21 @@ def run(
 
 
 def at(
-    sites: Mapping[str, Site], x: Any, relaxed: frozenset[str] = frozenset()
+    sites: Mapping[str, Site],
+    x: Any,
+    relaxed: frozenset[str] = frozenset(),
+    centring: Mapping[str, Any] | None = None,
 ) -> Callable[[Any, Plates], Any]:
     """Latent values at an unconstrained vector.
 
-    Each constrained site adds a factor, named `NAME` + `LOG_DET`, for its Jacobian.
+    Each constrained site adds a factor, named `NAME` + `LOG_DET`, for its Jacobian, and so does
+    each that is not centred.
 
     Args:
         sites: by name.
         x: the vector.
         relaxed: discrete sites whose values are left between the integers.
+        centring: see `ritz.target._centring.centred`.
     """
 
     def value_of(msg: Any, plates: Plates) -> Any:
@@ -244,22 +249,35 @@ def at(
         transform: Any = bijection(msg["fn"].support)
         if msg["name"] in relaxed:
             transform = dist.transforms.IdentityTransform()
-        free = plates.here(site.take(x))
         event_dim = len(msg["fn"].event_shape)
         free_event_dim = event_dim - transform.codomain.event_dim + transform.domain.event_dim
-        for frame in msg["cond_indep_stack"]:
-            if frame.name in plates.rows:
-                axis = frame.dim - free_event_dim
-                free = jnp.take(free, plates.rows[frame.name], axis=axis)
+
+        def here(whole: Any) -> Any:
+            part = plates.here(whole)
+            for frame in msg["cond_indep_stack"]:
+                if frame.name in plates.rows:
+                    axis = frame.dim - free_event_dim
+                    part = jnp.take(part, plates.rows[frame.name], axis=axis)
+            return part
+
+        free, log_det = here(site.take(x)), None
+        if msg["name"] in (centring or {}):
+            loc, scale = location_and_scale(msg["fn"]) or (0.0, 1.0)
+            share = here((centring or {})[msg["name"]])
+            log_det = jnp.broadcast_to((1.0 - share) * jnp.log(scale), jnp.shape(free))
+            free = loc + jnp.exp(log_det) * (free - share * loc)
         if is_identity(transform):
-            return free
-        value = transform(free)
-        if is_discrete(msg["fn"]):
-            return value
-        log_det = transform.log_abs_det_jacobian(free, value)
-        spare = jnp.ndim(log_det) - (jnp.ndim(value) - event_dim)
-        log_det = log_det.sum(axis=tuple(range(-spare, 0))) if spare > 0 else log_det
-        numpyro.factor(msg["name"] + LOG_DET, log_det)
+            value = free
+        else:
+            value = transform(free)
+            if is_discrete(msg["fn"]):
+                return value
+            own = transform.log_abs_det_jacobian(free, value)
+            log_det = own if log_det is None else log_det + own
+        if log_det is not None:
+            spare = jnp.ndim(log_det) - (jnp.ndim(value) - event_dim)
+            log_det = log_det.sum(axis=tuple(range(-spare, 0))) if spare > 0 else log_det
+            numpyro.factor(msg["name"] + LOG_DET, log_det)
         return value
 
     return value_of
@@ -288,7 +306,9 @@ def given(values: Mapping[str, Any]) -> Callable[[Any, Plates], Any]:
 
 
 def noted(
-    value_of: Callable[[Any, Plates], Any], summed: Container[str] = ()
+    value_of: Callable[[Any, Plates], Any],
+    summed: Container[str] = (),
+    centring: Mapping[str, Any] | None = None,
 ) -> Callable[[Any, Plates], Any]:
     """The same values; each unconstrained value is noted as `NAME` + `FREE` too.
 
@@ -302,6 +322,10 @@ def noted(
             transform = bijection(msg["fn"].support)
             free = transform.inv(value)
             _check_inside(msg, value, free, transform(free))
+            if msg["name"] in (centring or {}):
+                loc, scale = location_and_scale(msg["fn"]) or (0.0, 1.0)
+                share = plates.here((centring or {})[msg["name"]])
+                free = share * loc + (free - loc) / scale ** (1.0 - share)
             numpyro.deterministic(msg["name"] + FREE, free)
         return value
 

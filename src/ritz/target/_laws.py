@@ -34,3 +34,11 @@ def unwrapped(fn: Any) -> Any:
     while isinstance(fn, dist.ExpandedDistribution | dist.Independent | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def location_and_scale(fn: Any) -> tuple[Any, Any] | None:
+    """Of a normal or Student-t distribution, or of the logarithm of a log-normal one."""
+    fn = unwrapped(fn)
+    if isinstance(fn, dist.Normal | dist.LogNormal | dist.StudentT):
+        return fn.loc, fn.scale
+    return None

@@ -54,6 +54,8 @@ class NumPyroTarget(AbstractTarget):
     trainable: ClassVar[tuple[str, ...]] = ("theta",)
     theta: dict[str, PyTree] = eqx.field(default_factory=dict)
     theta_maps: dict[str, Any] = eqx.field(default_factory=dict)
+    # How far sites of a hierarchy are centred; see `_centring`.
+    centring: dict[str, Array] = eqx.field(default_factory=dict)
 
     @property
     def bound(self) -> Any:
@@ -111,7 +113,8 @@ class NumPyroTarget(AbstractTarget):
         if args is None:
             args, kwargs = self.args, self.kwargs
         args, kwargs = release((args, kwargs))
-        value_of = effects.at({site.name: site for site in self.sites}, x, relaxed)
+        sites = {site.name: site for site in self.sites}
+        value_of = effects.at(sites, x, relaxed, self.centring)
         return effects.run(
             self.bound,
             args,
@@ -253,6 +256,7 @@ class NumPyroTarget(AbstractTarget):
     def _free(self, value_of: Any, key: Any, *, keyed: bool = False) -> Array:
         """The unconstrained vector of latent values."""
         args, kwargs = release((self.args, self.kwargs))
+        summed = () if self.plan is None else self.plan.names
         if self.plan is not None:
             value_of = self.plan.value_of({}, value_of)
         traced, _ = effects.run(
@@ -260,7 +264,7 @@ class NumPyroTarget(AbstractTarget):
             args,
             kwargs,
             key,
-            effects.noted(value_of, () if self.plan is None else self.plan.names),
+            effects.noted(value_of, summed, self.centring),
             keep=self.declared,
             keyed=keyed,
         )

@@ -11,9 +11,13 @@ _DESCRIPTIONS = {
     "count_hierarchical": "doctor visits: negative binomial, intercepts by insurance plan",
     "eight_schools": "coaching effects in eight schools, non-centred",
     "eight_schools_centered": "coaching effects in eight schools, centred: a funnel",
+    "fertility_countries": "births in 208 countries: a level and a trend for each, 421 dimensions",
     "gaussian_mixture": "iris petal lengths: two normals, assignments summed out, ordered means",
+    "gp_classification_iris": "two species of iris: Gaussian process classification",
     "gp_regression": "ten years of CO2: Gaussian process of trend and season, function summed out",
     "hidden_markov_nile": "flow of the Nile: two regimes, discrete, summed along a scan",
+    "horseshoe_breast_cancer": "tumours, 30 features: logistic regression, regularised horseshoe",
+    "item_response_davis": "who went to which event: two-parameter item response",
     "lattice_phi4": "a scalar field on a 16 x 16 lattice near its critical point; no data",
     "logistic_breast_cancer": "tumours, 30 correlated features: logistic regression",
     "mixture_iris": "iris petal lengths: the mixture of two normals with discrete assignments",
@@ -22,7 +26,7 @@ _DESCRIPTIONS = {
     "robust_diabetes": "progression of diabetes, 10 features: Student-t regression",
     "selection_diabetes": "progression of diabetes: which of 10 features matter, spike and slab",
     "state_space_nile": "flow of the Nile: local level model, 100 latent states",
-    "stochastic_volatility": "a year of Google's daily returns: AR(1) log-volatility",
+    "stochastic_volatility": "600 of Google's daily returns: AR(1) log-volatility",
 }
 
 

@@ -62,8 +62,7 @@ def model(
     with numpyro.plate("features", features):
         beta = numpyro.sample("beta", dist.Normal(0.0, 0.5))
     with numpyro.plate("plans", n_plan):
-        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-        intercept = jnp.asarray(numpyro.deterministic("intercept", mu + tau * z))
+        intercept = jnp.asarray(numpyro.sample("intercept", dist.Normal(mu, tau)))
     # Variance = mean + mean² / shape: the smaller the shape, the more overdispersed.
     shape = numpyro.sample("shape", dist.LogNormal(0.0, 1.0))
     with numpyro.plate("rows", rows):

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -33,8 +32,6 @@ def data() -> dict[str, Any]:
 def model(population: Array | np.ndarray, y: ArrayLike | None = None) -> None:
     """Poisson counts at log-normally distributed rates.
 
-    The rates are non-centred: most counties are small and say little about their own rate.
-
     Args:
         population: the population of each county, in thousands.
         y: the counts.
@@ -46,6 +43,5 @@ def model(population: Array | np.ndarray, y: ArrayLike | None = None) -> None:
     mu = numpyro.sample("mu", dist.Normal(1.0, 1.0))
     tau = numpyro.sample("tau", dist.HalfNormal(0.5))
     with numpyro.plate("counties", len(population)):
-        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-        rate = numpyro.deterministic("rate", jnp.exp(mu + tau * z))
+        rate = numpyro.sample("rate", dist.LogNormal(mu, tau))
         numpyro.sample("y", dist.Poisson(population * rate), obs=y)

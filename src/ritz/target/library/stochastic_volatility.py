@@ -15,7 +15,7 @@ SOURCE = "Google's share prices, with Matplotlib"
 
 
 def data() -> dict[str, Any]:
-    """Return 250 daily log-returns in per cent, to October 2008.
+    """Return 600 daily log-returns in per cent, to October 2008.
 
     Returns:
         the model's arguments.
@@ -24,13 +24,13 @@ def data() -> dict[str, Any]:
         RitzError: if Matplotlib is not installed, or its sample data are not.
 
     >>> data()["y"].shape
-    (250,)
+    (600,)
     """
     close = load("goog")["close"]
-    return {"y": 100.0 * np.diff(np.log(close))[-250:]}
+    return {"y": 100.0 * np.diff(np.log(close))[-600:]}
 
 
-def model(y: Array | np.ndarray | None = None, n: int = 250) -> None:
+def model(y: Array | np.ndarray | None = None, n: int = 600) -> None:
     """Normal returns whose log-volatility is a stationary AR(1) process.
 
     Args:
@@ -39,7 +39,7 @@ def model(y: Array | np.ndarray | None = None, n: int = 250) -> None:
 
     >>> from numpyro.handlers import seed, trace
     >>> trace(seed(model, 0)).get_trace(**data())["h"]["value"].shape
-    (250,)
+    (600,)
     """
     days = n if y is None else len(y)
     mu = numpyro.sample("mu", dist.Normal(0.5, 1.0))
