@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ritz import _posterior
 from ritz._compile import compile
-from ritz._draws import at_rows
+from ritz._draws import at_rows, generator
 from ritz._errors import RitzError
 
 CHAINS, WARMUP = 4, 500
@@ -50,8 +50,12 @@ def run(q: Any, target: Any, key: jax.Array) -> tuple[dict[str, Any], dict[str, 
             f"refine('nuts') has nowhere to start: the log density is finite at {finite.sum()} of "
             f"{len(finite)} draws; fit again from another start"
         )
-    center, factor = _whitening(proposed["x"][finite])
-    starts = _posterior.resampled(q, target, CHAINS, draws)["x"]
+    # A part of q that is far too wide would set the units, were its draws not weighted.
+    weights = np.exp(_posterior.smooth(proposed["log_weights"]).log_weights)
+    order = _posterior.systematic(weights, len(weights), generator(draws))
+    kept = np.unique(order) if len(np.unique(order)) >= 4 * target.dim else finite
+    center, factor = _whitening(proposed["x"][kept])
+    starts = proposed["x"][order[:CHAINS]]
     z = np.linalg.solve(factor, (starts - center).T).T if factor.ndim == 2 else None
     z = (starts - center) / factor if z is None else z
 

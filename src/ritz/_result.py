@@ -201,7 +201,7 @@ class Fit:
         if weights is None:
             return None
         found = _posterior.smooth(weights)
-        if self.info.get("refitted"):
+        if self.info.get("refitted") and found.ess < 0.5 * len(weights):
             found = found._replace(threshold=min(found.threshold, _adapt.KHAT))
         return found
 

@@ -254,7 +254,9 @@ def _resumed(target: AbstractTarget, init: Any) -> AbstractTarget:
     if not isinstance(init, Fit):
         return target
     centring = getattr(init.target, "centring", {})
-    same = [(s.name, s.shape) for s in init.target.sites] == [(s.name, s.shape) for s in target.sites]
+    same = [(s.name, s.shape) for s in init.target.sites] == [
+        (s.name, s.shape) for s in target.sites
+    ]
     if centring and same:
         target = centred(target, centring)
     form = lambda target: [(name, value.shape) for name, value in target.trained.items()]

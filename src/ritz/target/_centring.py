@@ -48,7 +48,7 @@ def hierarchical(target: Any) -> tuple[str, ...]:
     return tuple(depends)
 
 
-def centred(target: NumPyroTarget, centring: dict[str, Array]) -> NumPyroTarget:
+def centred(target: Any, centring: dict[str, Array]) -> NumPyroTarget:
     r"""The same posterior, with other coordinates of some sites.
 
     A site u with the prior location m and scale s (of its logarithm, if it is log-normal) has the

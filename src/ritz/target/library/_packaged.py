@@ -11,7 +11,7 @@ _DESCRIPTIONS = {
     "count_hierarchical": "doctor visits: negative binomial, intercepts by insurance plan",
     "eight_schools": "coaching effects in eight schools, non-centred",
     "eight_schools_centered": "coaching effects in eight schools, centred: a funnel",
-    "fertility_countries": "births in 208 countries: a level and a trend for each, 421 dimensions",
+    "fertility_countries": "births in 205 countries: a level and a trend for each",
     "gaussian_mixture": "iris petal lengths: two normals, assignments summed out, ordered means",
     "gp_classification_iris": "two species of iris: Gaussian process classification",
     "gp_regression": "ten years of CO2: Gaussian process of trend and season, function summed out",

@@ -1,7 +1,8 @@
-"""Fertility in two hundred countries: an intercept and a trend for each, as in the radon models."""
+"""Fertility in 205 countries and regions: a level and a trend for each, as in radon models."""
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -24,7 +25,7 @@ def data() -> dict[str, Any]:
         RitzError: if statsmodels is not installed.
 
     >>> data()["n_country"], data()["y"].shape
-    (208, (1191,))
+    (205, (1187,))
     """
     table = load("fertility")
     births = np.stack([table[str(year)] for year in _YEARS], axis=1)
@@ -54,7 +55,7 @@ def model(
 
     >>> from numpyro.handlers import seed, trace
     >>> trace(seed(model, 0)).get_trace(**data())["slope"]["value"].shape
-    (208,)
+    (205,)
     """
     level = numpyro.sample("level", dist.Normal(1.0, 1.0))
     trend = numpyro.sample("trend", dist.Normal(0.0, 0.5))
@@ -62,8 +63,8 @@ def model(
     tau_trend = numpyro.sample("tau_trend", dist.HalfNormal(0.5))
     sigma = numpyro.sample("sigma", dist.HalfNormal(0.5))
     with numpyro.plate("countries", n_country):
-        intercept = numpyro.sample("intercept", dist.Normal(level, tau_level))
-        slope = numpyro.sample("slope", dist.Normal(trend, tau_trend))
+        intercept = jnp.asarray(numpyro.sample("intercept", dist.Normal(level, tau_level)))
+        slope = jnp.asarray(numpyro.sample("slope", dist.Normal(trend, tau_trend)))
     with numpyro.plate("rows", len(decade)):
         mean = intercept[country] + slope[country] * decade
         numpyro.sample("y", dist.Normal(mean, sigma), obs=y)

@@ -45,8 +45,8 @@ def model(X: Array | np.ndarray, y: ArrayLike | None = None) -> None:
     length = numpyro.sample("length", dist.LogNormal(0.5, 0.5))
     amplitude = numpyro.sample("amplitude", dist.HalfNormal(3.0))
     distance = ((X[:, None] - X[None]) ** 2).sum(axis=-1)
-    # Jitter that single precision can see.
-    covariance = jnp.exp(-0.5 * distance / length**2) + 1e-4 * jnp.eye(len(X))
+    # Jitter far above what single precision rounds off.
+    covariance = jnp.exp(-0.5 * distance / length**2) + 1e-3 * jnp.eye(len(X))
     with numpyro.plate("flowers", len(X)):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
         f = amplitude * (jnp.linalg.cholesky(covariance) @ z)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -48,9 +49,7 @@ def data() -> dict[str, Any]:
     return {"woman": woman, "event": event, "y": table.ravel()}
 
 
-def model(
-    woman: Array | np.ndarray, event: Array | np.ndarray, y: ArrayLike | None = None
-) -> None:
+def model(woman: Array | np.ndarray, event: Array | np.ndarray, y: ArrayLike | None = None) -> None:
     """Two parameters an event: how hard it is to be at, and how well it tells women apart.
 
     Args:
@@ -66,11 +65,13 @@ def model(
     spread = numpyro.sample("spread", dist.HalfNormal(2.0))
     sharpness = numpyro.sample("sharpness", dist.HalfNormal(0.5))
     with numpyro.plate("women", 18):
-        ability = numpyro.sample("ability", dist.Normal(0.0, 1.0))
+        ability = jnp.asarray(numpyro.sample("ability", dist.Normal(0.0, 1.0)))
     with numpyro.plate("events", 14):
-        difficulty = numpyro.sample("difficulty", dist.Normal(mean, spread))
+        difficulty = jnp.asarray(numpyro.sample("difficulty", dist.Normal(mean, spread)))
         # Positive: a woman's ability is to be there at all.
-        discrimination = numpyro.sample("discrimination", dist.LogNormal(0.0, sharpness))
+        discrimination = jnp.asarray(
+            numpyro.sample("discrimination", dist.LogNormal(0.0, sharpness))
+        )
     with numpyro.plate("rows", len(woman)):
         logits = discrimination[event] * (ability[woman] - difficulty[event])
         numpyro.sample("y", dist.Bernoulli(logits=logits), obs=y)
