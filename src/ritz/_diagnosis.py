@@ -10,13 +10,15 @@ import numpy as np
 from ritz import _posterior
 from ritz._draws import at_rows
 from ritz._verdict import coordinate
-from ritz.diagnose import moment_shift, stein
+from ritz.diagnose import ksd, moment_shift, stein
 from ritz.family import registered
 
 # Draws whose scores are looked at, and draws of data.
 SCORED, PREDICTED = 1000, 400
 # A statistic of the data further out than this share of what the model predicts is told.
 _RARE = 0.01
+# Below this p-value draws are told from those of the posterior.
+_TOLD = 0.01
 _STATISTICS = ("mean", "sd", "smallest", "largest")
 
 
@@ -94,7 +96,8 @@ def _of_scores(fit: Any, found: dict[str, tuple[Any, str]]) -> None:
     x = fit.stored()["x"]
     x = x[np.linspace(0, len(x) - 1, SCORED).astype(int)]
     slope = lambda target, x, _: jax.grad(target.log_density)(x)
-    identity = stein(x, at_rows(slope, fit.target, x, ()))
+    scores = at_rows(slope, fit.target, x, ())
+    identity = stein(x, scores)
     told = []
     for what, off, se in (
         ("mean", identity.mean, identity.mean_se),
@@ -105,6 +108,13 @@ def _of_scores(fit: Any, found: dict[str, tuple[Any, str]]) -> None:
         where = coordinate(fit.target, worst) if worst < d else "a principal axis"
         told.append(f"{what} {off[worst]:+.2f} ± {se[worst]:.2f} at {where}")
     found["Stein"] = identity, "identities, zero for right draws: " + ", ".join(told)
+    distance = ksd(x, scores)
+    surely = "" if distance.p_value < _TOLD else "not "
+    found["KSD"] = (
+        distance,
+        f"squared kernel Stein discrepancy {distance.squared:.2g}, p = {distance.p_value:.2g}: "
+        f"{SCORED:,} draws are {surely}told from the posterior's",
+    )
 
 
 def _of_data(fit: Any, found: dict[str, tuple[Any, str]]) -> None:

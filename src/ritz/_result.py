@@ -256,9 +256,10 @@ class Fit:
 
         The starts, k-hat, the effective sample size, the ELBO and its gap to the
         importance-weighted bound :math:`\log\frac1S\sum_s\tilde p(x_s)/q(x_s)`, what weighting
-        does to q's moments, Stein's identities at 1,000 draws (`ritz.diagnose.stein`), and where
-        the data's mean, sd, smallest and largest lie among 400 drawn from the posterior
-        predictive. What the family or the target cannot do is left out.
+        does to q's moments, Stein's identities and the kernel Stein discrepancy at 1,000 draws
+        (`ritz.diagnose.stein`, `ritz.diagnose.ksd`), and where the data's mean, sd, smallest and
+        largest lie among 400 drawn from the posterior predictive. What the family or the target
+        cannot do is left out.
 
         Costs 4,000 densities, 1,000 gradients and 400 draws of data.
 
