@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ritz import _posterior
+from ritz import _calibration, _posterior
 from ritz._draws import at_rows
 from ritz._verdict import coordinate
 from ritz.diagnose import ksd, moment_shift, stein
@@ -28,7 +28,7 @@ class Diagnosis:
 
     Attributes:
         measures: by name, a value and what it means.
-        status: the fit's verdict.
+        status: the fit's verdict; "doubtful" too where calibration is what speaks against it.
         reasons: what speaks against the fit.
         remedies: what to do, the cheapest first; empty for a fit that is ok.
     """
@@ -50,7 +50,7 @@ class Diagnosis:
     __repr__ = __str__
 
 
-def diagnose(fit: Any) -> Diagnosis:
+def diagnose(fit: Any, calibrate: Any = None) -> Diagnosis:
     """See `Fit.diagnose`."""
     found: dict[str, tuple[Any, str]] = {}
     if "decisions" in fit.info:
@@ -62,7 +62,13 @@ def diagnose(fit: Any) -> Diagnosis:
         _of_scores(fit, found)
     if hasattr(fit, "predict"):
         _of_data(fit, found)
-    return Diagnosis(found, fit.status, fit.reasons, _remedies(fit))
+    status, reasons = fit.status, fit.reasons
+    if calibrate is not None:
+        calibration = _calibration.calibrate(fit, calibrate)
+        found["calibration"] = calibration, str(calibration)
+        reasons += calibration.reasons()
+        status = "doubtful" if status == "ok" and reasons else status
+    return Diagnosis(found, status, reasons, () if status == "ok" else _remedies(fit))
 
 
 def _of_weights(fit: Any, found: dict[str, tuple[Any, str]]) -> None:
@@ -141,8 +147,6 @@ def _of_data(fit: Any, found: dict[str, tuple[Any, str]]) -> None:
 
 
 def _remedies(fit: Any) -> tuple[str, ...]:
-    if fit.status == "ok":
-        return ()
     out = []
     if any("rests on" in reason for reason in fit.reasons):
         out.append("read quantiles in fit.summary() rather than means and sds")

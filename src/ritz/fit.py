@@ -132,6 +132,17 @@ def fit(
     start_key, run_key, fit_key = jax.random.split(key, 3)
     asked = (family, objective, estimator, solver, steps, lr, draws)
     looped = {"callbacks": callbacks, "progress": progress, "strict": strict}
+    again = functools.partial(
+        fit,
+        family=family,
+        objective=objective,
+        estimator=estimator,
+        solver=solver,
+        steps=steps,
+        lr=lr,
+        draws=draws,
+        init=init,
+    )
     if kept is not None:
         parts = {"family": family, "objective": objective, "estimator": estimator, "init": init}
         parts |= {"discrete": discrete, "solver": solver, "steps": steps, "lr": lr, "draws": draws}
@@ -201,6 +212,7 @@ def fit(
         info=info,
         binding=binding,
         correction=correction,
+        again=again,
     )
 
 

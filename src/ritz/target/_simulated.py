@@ -12,7 +12,8 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
-from ritz.target._base import AbstractTarget, Quantity, Site, float_dtype
+from ritz.target._base import LOG_DET, AbstractTarget, Quantity, Site, float_dtype
+from ritz.target._laws import is_factor
 from ritz.target._log_density import from_log_density
 from ritz.target._numpyro import NumPyroTarget
 
@@ -198,6 +199,19 @@ def inputs_of(target: NumPyroTarget) -> list[int]:
 def observed_of(target: NumPyroTarget) -> list[int]:
     """Which of the arrays among a model's arguments are observed."""
     return _used(target, lambda target, key: target.observed_data())
+
+
+def has_factor(target: NumPyroTarget) -> bool:
+    """Whether the model has a `numpyro.factor`, which no data can be drawn from."""
+    found: list[bool] = []
+
+    def look(x: Array) -> Array:
+        sites = [v for k, v in target.run(x)[0].items() if not k.endswith(LOG_DET)]
+        found.extend(is_factor(site["fn"]) for site in sites if site["type"] == "sample")
+        return x
+
+    jax.eval_shape(look, jax.ShapeDtypeStruct((target.dim,), float_dtype()))
+    return any(found)
 
 
 def _used(target: NumPyroTarget, values: Callable[..., Any]) -> list[int]:
