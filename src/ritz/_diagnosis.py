@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ritz import _calibration, _posterior
+from ritz._automatic import MOST_DIMENSIONS
 from ritz._draws import at_rows
 from ritz._verdict import coordinate
 from ritz.diagnose import ksd, moment_shift, stein
@@ -154,6 +155,8 @@ def _remedies(fit: Any) -> tuple[str, ...]:
         out.append("run on: ritz.fit(model, data, init=fit)")
     if fit.correction is None and hasattr(fit, "refine"):
         out.append("fit.refine('importance')")
+    if fit.info["family"] == "mean_field" and 1 < fit.target.continuous_dim <= MOST_DIMENSIONS:
+        out.append("ritz.fit(model, data, family='full_rank')")
     rich = "spline" in registered() and fit.target.continuous_dim == fit.target.dim > 1
     if rich and fit.info["family"] != "spline":
         out.append("ritz.fit(model, data, family='spline').refine('importance')")

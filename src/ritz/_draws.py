@@ -8,11 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ritz._compile import compile
+from ritz._errors import RitzError
 from ritz.family import AbstractFamily
+from ritz.family import _size as memory
 
 CHUNK = 500
 # Elements of data that are worth having side by side: about what a processor's cache holds.
 _SIDE_BY_SIDE = 1 << 22
+# Results that are smaller are not looked at.
+_SMALL = 1 << 28
 
 
 def generator(key: jax.Array) -> np.random.Generator:
@@ -45,7 +49,11 @@ def at_keys(
 
 
 def at_rows(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
-    """`one(parts, row, extra)` for each row of an array, or of several; as `at_keys`."""
+    """`one(parts, row, extra)` for each row of an array, or of several; as `at_keys`.
+
+    Raises:
+        RitzError: where memory cannot hold the result, before most of it is computed.
+    """
     program, pieces = None, []
     n = len(jax.tree.leaves(rows)[0])
     # Always of one shape, so that one program serves any number of rows.
@@ -54,7 +62,20 @@ def at_rows(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
         padded = jax.tree.map(lambda v, begin=begin: pad(v[begin : begin + CHUNK]), rows)
         program = _mapped(one, parts, padded, extra) if program is None else program
         pieces.append(jax.tree.map(np.asarray, program(parts, padded, extra)))
+        if begin == 0:
+            _check_room(pieces[0], n)
     return jax.tree.map(lambda *v: np.concatenate(v)[:n], *pieces)
+
+
+def _check_room(piece: Any, n: int) -> None:
+    # The pieces are joined in the end, so that each is there twice.
+    wanted = 2 * sum(v.nbytes for v in jax.tree.leaves(piece)) // CHUNK * n
+    there = memory.on_host() if wanted > _SMALL else None
+    if there is not None and wanted > there:
+        raise RitzError(
+            f"{n:,} draws take {memory.said(wanted)} of memory, but {memory.said(there)} are free; "
+            "ask sample for fewer, or predict with reduce= for a part of each; fit.q is there"
+        )
 
 
 def _mapped(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:

@@ -82,10 +82,11 @@ def doubts(
     with np.errstate(invalid="ignore"):  # where a draw has no density
         spread = log_weights.std()
     if smoothed.khat > smoothed.threshold and not spread <= NEARLY_EQUAL:
+        narrow = "" if corrected else _too_narrow(target, x, smoothed)
         return [
             *out,
             f"k-hat {smoothed.khat:.2f} is above {smoothed.threshold:.2f}: q misses part of the "
-            "posterior, often its tails or correlations; try more steps, "
+            f"posterior, often its tails or correlations{narrow}; try more steps, "
             f"{instead}reparameterise the model{sampler}",
         ]
     if corrected and smoothed.ess < LEAST_ESS * len(log_weights):
@@ -109,6 +110,19 @@ def doubts(
             f"try more steps, another learning rate, {instead}reparameterise the model{sampler}"
         )
     return out
+
+
+def _too_narrow(target: AbstractTarget, x: np.ndarray, smoothed: PSIS) -> str:
+    """What weights say of q's sds where they are certain that one is too small."""
+    if target.continuous_dim == 0:
+        return ""
+    shift = moment_shift(x[:, : target.continuous_dim], smoothed)
+    worst = int(np.argmax(np.nan_to_num(shift.log_sd, nan=-np.inf)))
+    if not shift.log_sd[worst] > LOG_SD_OFF + 2 * shift.noise:
+        return ""
+    factor = np.exp(shift.log_sd[worst])
+    where = coordinate(target, worst)
+    return f", and is too narrow (weighting widens {where} by a factor {factor:.2f} or more)"
 
 
 def heavy_tails(

@@ -29,8 +29,8 @@ def check_size(name: str, builder: Callable[..., Any], target: Any, start: Any) 
     fits = [n for n in cheaper if _COPIES * (_bytes(n, target, start) or 0) <= there]
     instead = f"use family={fits[0]!r}" if fits else "use a machine with more memory"
     raise RitzError(
-        f"the family {name!r} in {len(start):,} dimensions takes {_said(wanted)} for its "
-        f"parameters and about {_said(_COPIES * wanted)} to train, but {_said(there)} are free; "
+        f"the family {name!r} in {len(start):,} dimensions takes {said(wanted)} for its "
+        f"parameters and about {said(_COPIES * wanted)} to train, but {said(there)} are free; "
         f"{instead}"
     )
 
@@ -60,6 +60,11 @@ def available() -> int | None:
     stats = jnp.zeros(()).devices().pop().memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return on_host()
+
+
+def on_host() -> int | None:
+    """Bytes of memory that are free beside the device's; None where nobody tells."""
     try:
         with open("/proc/meminfo") as lines:
             free = next(line for line in lines if line.startswith("MemAvailable"))
@@ -72,7 +77,12 @@ def available() -> int | None:
         return None
 
 
-def _said(n: int) -> str:
+def said(n: int) -> str:
+    """A number of bytes in words.
+
+    >>> said(3 * 2**29)
+    '1.5 GiB'
+    """
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if n < 1024 or unit == "TiB":
             return f"{n:,.0f} {unit}" if unit == "bytes" else f"{n:,.1f} {unit}"
