@@ -268,9 +268,10 @@ class Fit:
 
         With `calibrate`, also simulation-based calibration: as many data sets are drawn from the
         model, each is fitted as this one was, and the ranks of the true values among posterior
-        draws are tested for uniformity (`ritz._calibration.calibrate`). It says whether posteriors
-        are right over the whole prior, not for these data alone. Refits compile nothing, but each
-        is traced again: about half a second for eight schools.
+        draws are tested for uniformity (Talts, Betancourt, Simpson, Vehtari and Gelman,
+        "Validating Bayesian inference algorithms with simulation-based calibration", 2018). It
+        says whether posteriors are right over the whole prior, not for these data alone. Refits
+        compile nothing, but each is traced again: half a second to three for eight schools.
 
         Args:
             calibrate: how many data sets, at least 10; 50 find sds that are half of what they
