@@ -64,8 +64,11 @@ def fit(
     named, all data are there and the target has at most 1,000 dimensions, the parts are chosen
     here: full-rank Gaussians by natural gradient from five starts (three above 100 dimensions),
     each with wider ones beside it and all together if they are different modes, and draws
-    resampled from that mixture by Pareto-smoothed importance weights. `Fit.explain` tells what was
-    found on the way. Elsewhere the defaults are those of each argument.
+    resampled from that mixture by Pareto-smoothed importance weights. Sites of a NumPyro model that
+    are normal, log-normal or Student-t with a location or scale that depends on other sites are
+    seen in coordinates between centred and non-centred, each element as far as data say of it.
+    `Fit.explain` tells what was found on the way. Elsewhere the defaults are those of each
+    argument.
 
     Args:
         model: a NumPyro model, or a target from `ritz.target`. Parameters of its own, such as a
