@@ -82,3 +82,14 @@ def test_the_default_is_right_about_a_banana_and_says_so(monkeypatch):
     right, _, fooled = verdicts()
     assert right < 5
     assert fooled == 0
+
+
+@pytest.mark.parametrize(("ess_share", "most"), [(0.3, 0.5), (0.8, 0.7)])
+def test_more_is_asked_of_weights_that_a_refitted_mixture_learned_from(ess_share, most):
+    """Where they leave less than half of the draws; else k-hat's own threshold is enough."""
+    fit = ritz.fit(from_log_density(lambda x: -0.5 * (x**2).sum(), jnp.zeros(2)), progress=False)
+    scale = np.sqrt(-np.log(ess_share))  # of log-normal weights, the share is exp(-sd²)
+    fit.stored()["log_weights"] = scale * np.random.default_rng(0).normal(size=4000)
+    fit.info["refitted"] = True
+    assert (fit.psis.ess < 2000) == (most == 0.5)
+    assert abs(fit.psis.threshold - most) < 0.03

@@ -9,7 +9,9 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ritz
-from ritz.target import centred, chosen, from_numpyro, hierarchical, library, moved
+from ritz import RitzError, _automatic
+from ritz.target import from_numpyro, library
+from ritz.target._centring import centred, chosen, hierarchical, moved
 
 
 def groups(y=None, sd=1.0):
@@ -100,6 +102,65 @@ def test_a_funnel_that_is_written_as_a_model_is_exact(d):
     # The sd of x is exp(9/4): of a log-normal scale, which few draws far out decide.
     assert fit.status == "doubtful"
     assert "rests on a few draws" in fit.reasons[0]
+
+
+def test_a_funnel_that_is_left_as_it_is_written_is_not_right(monkeypatch):
+    monkeypatch.setattr(_automatic, "hierarchical", lambda _: ())
+    fit = ritz.fit(funnel(10))
+    assert fit.status == "doubtful"
+    assert abs(np.log(fit.sd()["v"] / 3.0)) > 0.1 or abs(fit.mean()["v"]) > 0.3
+    assert fit.khat > 0.5
+
+
+def test_where_a_move_raises_the_loss_it_is_taken_back(monkeypatch):
+    """Coordinates that are half wrong each time: those of the first run stay."""
+    first, calls = _automatic.chosen, []
+
+    def worse(target, names, x):
+        calls.append(x)
+        share = first(target, names, x)
+        return share if len(calls) == 1 else {n: 1.0 - v for n, v in share.items()}
+
+    monkeypatch.setattr(_automatic, "chosen", worse)
+    packaged = library.get("poisson_counties")
+    fit = ritz.fit(packaged.model, packaged.data())
+    population = packaged.data()["population"]
+    share = np.asarray(fit.target.centring["rate"])
+    assert len(calls) >= 2
+    assert share[population.argmax()] > share[population.argmin()]
+
+
+def test_an_interrupted_search_goes_on_in_the_same_coordinates(tmp_path):
+    packaged = library.get("eight_schools_centered")
+    whole = ritz.fit(packaged.model, packaged.data())
+    calls = []
+
+    def stop(state, steps, info):
+        calls.append(steps)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "kept"
+    kept = {"checkpoint": path, "checkpoint_every": 0}
+    fit = ritz.fit(packaged.model, packaged.data(), callbacks=[stop], **kept)
+    assert fit.stop_reason == "interrupted"
+    again = ritz.resume(path, packaged.model, packaged.data())
+    np.testing.assert_array_equal(again.draws["theta"], whole.draws["theta"])
+
+
+def test_a_saved_fit_needs_the_hierarchy_that_it_is_of(tmp_path):
+    packaged = library.get("eight_schools_centered")
+    path = ritz.fit(packaged.model, packaged.data()).save(tmp_path / "fit")
+
+    def flat(sigma, y=None):
+        numpyro.sample("mu", dist.Normal(0.0, 5.0))
+        numpyro.sample("tau", dist.HalfCauchy(5.0))
+        with numpyro.plate("schools", len(sigma)):
+            theta = numpyro.sample("theta", dist.Normal(0.0, 5.0))
+            numpyro.sample("y", dist.Normal(theta, sigma), obs=y)
+
+    with pytest.raises(RitzError, match="coordinates of its own for theta"):
+        ritz.load(path, flat, packaged.data())
 
 
 def test_eight_schools_as_it_is_written():

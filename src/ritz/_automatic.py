@@ -19,7 +19,7 @@ from ritz.family import FullRank, Mixture, full_rank
 from ritz.objective import Problem, negative_elbo
 from ritz.solver import natural_gradient, run
 from ritz.solver._run import Result
-from ritz.target import centred, chosen, hierarchical, moved
+from ritz.target._centring import centred, chosen, hierarchical, moved
 
 # A full covariance is found by 2d gradients a step, side by side, and d^3 operations.
 MOST_DIMENSIONS = 1000

@@ -25,11 +25,11 @@ from ritz.solver import AbstractSolver, adam, optax_solver, run
 from ritz.solver._checkpoint import EVERY
 from ritz.target import (
     AbstractTarget,
-    centred,
     check_values,
     from_batches,
     from_numpyro,
 )
+from ritz.target._centring import centred, fits
 
 FULL_RANK_UP_TO = 50
 LR, DRAWS = 0.02, 4
@@ -269,10 +269,7 @@ def _resumed(target: AbstractTarget, init: Any) -> AbstractTarget:
     if not isinstance(init, Fit):
         return target
     centring = getattr(init.target, "centring", {})
-    same = [(s.name, s.shape) for s in init.target.sites] == [
-        (s.name, s.shape) for s in target.sites
-    ]
-    if centring and same:
+    if centring and fits(target, centring):
         target = centred(target, centring)
     form = lambda target: [(name, value.shape) for name, value in target.trained.items()]
     if target.params is None or form(init.target) != form(target):

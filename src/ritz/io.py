@@ -26,7 +26,8 @@ from ritz._errors import RitzError
 from ritz._fit_file import Parsed, parse
 from ritz._result import Fit
 from ritz.fit import _target as make_target
-from ritz.target import AbstractTarget, SavedTarget, centred, float_dtype
+from ritz.target import AbstractTarget, SavedTarget, float_dtype
+from ritz.target._centring import centred, fits
 
 FORMAT = 1
 _JSON, _SUM = "fit.json", "sha256"
@@ -232,6 +233,11 @@ def _check_same(path: Path, saved: SavedTarget, target: Any) -> None:
 
 def _load_trained(path: Path, found: Parsed, target: Any) -> Any:
     """The target with the coordinates, and the parameters of its own, that were saved."""
+    if not fits(target, found.centring):
+        raise RitzError(
+            f"the fit in {path} has coordinates of its own for {', '.join(found.centring)}, whose "
+            "prior in the model depends on no other site; give the model that was fitted"
+        )
     if found.centring:
         target = centred(target, found.centring)
     old, treedef = jax.tree.flatten(target.params)

@@ -11,7 +11,6 @@ from ritz.target._base import (
     term_name,
 )
 from ritz.target._batched import from_batches
-from ritz.target._centring import centred, chosen, hierarchical, moved
 from ritz.target._failure import NeedsValues, label, needs_values
 from ritz.target._from_numpyro import from_numpyro
 from ritz.target._interactions import interactions
@@ -30,18 +29,14 @@ __all__ = [
     "SavedTarget",
     "SimulatedTarget",
     "Site",
-    "centred",
     "check_values",
-    "chosen",
     "float_dtype",
     "from_batches",
     "from_log_density",
     "from_numpyro",
     "from_simulator",
-    "hierarchical",
     "interactions",
     "label",
-    "moved",
     "named",
     "needs_values",
     "term_name",

@@ -74,6 +74,14 @@ def centred(target: Any, centring: dict[str, Array]) -> NumPyroTarget:
     return dataclasses.replace(target, sites=sites, centring=centring)
 
 
+def fits(target: Any, centring: dict[str, Any]) -> bool:
+    """Whether these sites of a target can be centred so: they are hierarchical, of these shapes."""
+    shapes = {s.name: s.unconstrained_shape for s in target.sites}
+    names = set(centring)
+    same = names <= set(shapes) and all(v.shape == shapes[n] for n, v in centring.items())
+    return not names or (same and names <= set(hierarchical(target)))
+
+
 def chosen(target: NumPyroTarget, names: tuple[str, ...], x: Float[Array, " d"]) -> dict[str, Any]:
     r"""How far to centre each element of some sites, by what data say of it at a point.
 
