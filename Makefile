@@ -35,24 +35,17 @@ format: $(STAMP) ## rewrite the code in the project's style
 bench: $(STAMP) ## measure fits and estimators against peers
 	$(PIP) --no-build-isolation -e '.[bench]'
 	-@$(MAKE) --no-print-directory .venv-genjax/.installed
-	-@$(MAKE) --no-print-directory .venv-pymc/.installed
 	$(BIN)/python bench/first_fit.py
 	$(BIN)/python bench/estimators.py
 	$(BIN)/python bench/against_numpyro.py
 	$(BIN)/python bench/flows.py
 	$(BIN)/python bench/families.py
 
-# Peers that need other versions; where one cannot be installed, its rows are missing.
+# A peer that needs other versions; where it cannot be installed, its rows are missing.
 .venv-genjax/.installed:
 	$(BIN)/python -m venv .venv-genjax
 	.venv-genjax/bin/python -m pip install --quiet --disable-pip-version-check \
 	  genjax==0.10.3 jax==0.5.3
-	touch $@
-
-.venv-pymc/.installed: constraints.txt
-	$(BIN)/python -m venv .venv-pymc
-	.venv-pymc/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  pymc==5.28.5 jax numpyro equinox jaxtyping paramax threadpoolctl
 	touch $@
 
 clean: ## remove caches, builds and the demo's fit; .venv stays

@@ -7,11 +7,15 @@ it NumPyro's NUTS, 4 chains of 1,000 + 1,000 side by side, with its gradients an
 references of packaged targets are NUTS runs of 4 x 3,000 to 8,000 draws in float64, made once and
 kept (default_fit_reference.json; --reference makes them of 4,000; that of eight_schools_centered is
 posteriordb's). Right: no mean off by more than 0.1, no log sd by more than 0.2.
+With --peers instead what others give for tests/posteriors with their own settings: NumPyro's guides
+(Adam 0.01, 10,000 steps), BlackJAX's Pathfinder and PyMC's ADVI (10,000 steps), as `families.py`
+runs them, in float64, with seed 0.
 
 Each precision in a process of its own; results are added to what is there.
 
     python bench/default_fit.py [--x64] [--nuts] [--refine] [--seeds 5] [--only NAME ...]
         [--out FILE]
+    python bench/default_fit.py --peers [--only NAME ...]
     python bench/default_fit.py --reference   # of the packaged targets
     python bench/default_fit.py --table
 """
@@ -156,8 +160,51 @@ def make_reference(names: list[str]) -> None:
         REFERENCE.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def of_peers(names: list[str], found: dict[str, Any], out: Path) -> None:
+    """Rows by peer and posterior, kept as they come."""
+    import families
+
+    def keep(peer: str, name: str, row: dict[str, Any]) -> None:
+        found.setdefault("peers", {}).setdefault(peer, {})[name] = row
+        print(f"{name[:44]:44} {peer:30}", right(row), row, flush=True)
+        out.write_text(json.dumps(found, indent=1) + "\n")
+
+    for name in names:
+        for guide in ("AutoNormal", "AutoMultivariateNormal", "AutoLaplace"):
+            row = families.tried(lambda n=name, g=guide: families.of_numpyro(n, g))
+            keep(f"numpyro {guide}", name, row)
+        row = families.tried(lambda n=name: families.of_pathfinder(n))
+        keep("blackjax pathfinder", name, row)
+    for name, rows in families.of_pymc(names, "advi").items():
+        for peer, row in rows.items():
+            keep(peer, name, row)
+
+
 def right(row: dict[str, Any], times: float = 1.0) -> bool:
+    if "failed" in row:
+        return False
     return row["mean_error"] < 0.1 * times and row["log_sd_error"] < 0.2 * times
+
+
+def table_of_peers(found: dict[str, Any]) -> None:
+    """A row each, of the posteriors that all of them have been run on."""
+    peers = found.get("peers", {})
+    if not peers:
+        return
+    names = set.intersection(*(set(rows) for rows in peers.values()))
+    own = {n: r[0] for n, r in found["ritz"].get("float64", {}).items() if r and n in names}
+    print(f"\n{'float64, seed 0':44} {'right':>8} {'seconds':>8} {'gradients':>10}  tells")
+    for who, rows in {**({"ritz": own} if own else {}), **peers}.items():
+        shown = [rows[n] for n in sorted(names & set(rows))]
+        made = [r for r in shown if "failed" not in r]
+        median = lambda key, made=made: statistics.median(r[key] for r in made) if made else 0.0
+        wrong = [r for r in shown if not right(r)]
+        told = sum("failed" in r or r.get("status", "ok") != "ok" for r in wrong)
+        tells = f"{told} of {len(wrong)} wrong" if told else "never"
+        print(
+            f"{who:44} {len(shown) - len(wrong)} of {len(shown):2} {median('seconds'):8.2f} "
+            f"{median('evaluations'):10,.0f}  {tells}"
+        )
 
 
 def table(found: dict[str, Any]) -> None:
@@ -197,6 +244,7 @@ def table(found: dict[str, Any]) -> None:
                 f"medians: gradients {statistics.median(cheaper):.4f} of NUTS's (1/50 is 0.02), "
                 f"seconds of a first fit {statistics.median(quicker):.2f}"
             )
+    table_of_peers(found)
 
 
 def main() -> None:
@@ -204,6 +252,7 @@ def main() -> None:
     parser.add_argument("--x64", action="store_true")
     parser.add_argument("--nuts", action="store_true", help="measure NUTS as well")
     parser.add_argument("--refine", action="store_true", help="refine doubtful fits by NUTS")
+    parser.add_argument("--peers", action="store_true", help="measure peers, and nothing else")
     parser.add_argument("--reference", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--seeds", type=int, default=5)
@@ -217,6 +266,10 @@ def main() -> None:
         make_reference(args.only or PACKAGED)
         return
     if args.table:
+        table(found)
+        return
+    if args.peers:
+        of_peers(args.only or sorted(POSTERIORS), found, args.out)
         table(found)
         return
     precision = "float64" if args.x64 else "float32"

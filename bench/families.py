@@ -5,20 +5,18 @@ solver and each peer: what it cost (gradients of the log density; a value counts
 d) and how long it took (a first fit, compilation included); the largest error of a mean in
 reference sds and of a log sd; k-hat, and the ELBO's gap to the best that anyone found. Peers:
 NumPyro's autoguides (Adam 0.01, 10,000 steps), BlackJAX's meanfield_vi, fullrank_vi and
-pathfinder, FlowJAX's own training of a spline flow, and PyMC's ADVI where there is an
-environment of its own. Writes families.json and families.png; a part of the models at a time with
-`--models`, added to what is there.
+pathfinder, FlowJAX's own training of a spline flow, and PyMC's ADVI. Writes families.json and
+families.png; a part of the models at a time with `--models`, added to what is there.
 
 A combination is as accurate as another where its error, the larger of mean / 0.1 and log sd / 0.2,
 is no larger, or below three standard errors of the reference itself.
 
-    python bench/families.py [--models NAME ...] [--pymc PYTHON] [--out bench/results/families.json]
+    python bench/families.py [--models NAME ...] [--out bench/results/families.json]
     python bench/families.py --ours LABEL ...   # these of Ritz's own anew; all other rows stay
 """
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -263,12 +261,10 @@ def measured(name: str) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def of_pymc(python: str, names: list[str]) -> dict[str, Any]:
-    """PyMC's rows, from its own environment."""
-    path = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
+def of_pymc(names: list[str], *methods: str) -> dict[str, Any]:
+    """PyMC's rows, from a process of its own: it sets XLA's flags."""
     done = subprocess.run(
-        [python, str(HERE / "pymc_peer.py"), str(PEER_STEPS), *names],
-        env=os.environ | {"PYTHONPATH": path},
+        [sys.executable, HERE / "pymc_peer.py", str(PEER_STEPS), ",".join(methods), *names],
         capture_output=True,
         text=True,
         check=False,
@@ -373,12 +369,6 @@ def picture(models: dict[str, Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="*", default=sorted(POSTERIORS))
-    python = HERE.parent / ".venv-pymc" / "bin" / "python"
-    parser.add_argument(
-        "--pymc",
-        default=str(python) if python.exists() else None,
-        help="the Python of an environment with PyMC; by default that of `make bench`",
-    )
     parser.add_argument("--ours", nargs="*")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "families.json")
     args = parser.parse_args()
@@ -390,11 +380,9 @@ def main() -> None:
         write(args.out, kept)
         picture(kept, args.out.with_suffix(".png"))
         return
-    pymc = of_pymc(args.pymc, args.models) if args.pymc else {}
+    pymc = of_pymc(args.models, "advi", "fullrank_advi")
     for name in args.models:
         rows = measured(name) | pymc.get(name, {})
-        if not args.pymc:  # its rows of an earlier run stay
-            rows |= {k: r for k, r in kept.get(name, {}).items() if k.startswith("pymc ")}
         kept[name] = rows
         print(f"\n{name}\n{table(rows)}", flush=True)
         write(args.out, kept)

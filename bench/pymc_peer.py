@@ -1,7 +1,8 @@
 """PyMC's ADVI on the posteriors of `families.py`: on the same log density, in unconstrained space.
 
-PyMC has an environment of its own (`pip install -c constraints.txt pymc jax numpyro equinox`);
-`families.py --pymc PYTHON` runs this file there, with Ritz on PYTHONPATH. It prints JSON: by
+    python bench/pymc_peer.py STEPS METHOD,... POSTERIOR ...
+
+`families.py` and `default_fit.py` run this file in a process of its own. It prints JSON: by
 posterior and method the gradient evaluations, the seconds (compilation included) and where the
 draws are, unconstrained. The density is a JAX function behind a PyTensor Op.
 """
@@ -16,9 +17,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import pymc as pm  # pyright: ignore[reportMissingImports]
-import pytensor.tensor as pt  # pyright: ignore[reportMissingImports]
-from pytensor.graph import Apply, Op  # pyright: ignore[reportMissingImports]
+import pymc as pm
+import pytensor.tensor as pt
+from pytensor.graph import Apply, Op
 
 jax.config.update("jax_enable_x64", True)
 sys.path.insert(0, str(Path(__file__).parent))
@@ -75,11 +76,11 @@ def measured(name: str, method: str, steps: int, folder: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    names, steps = sys.argv[2:], int(sys.argv[1])
+    steps, methods, names = int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]
     folder, out = tempfile.mkdtemp(), {}
     for name in names:
         out[name] = {}
-        for method in ("advi", "fullrank_advi"):
+        for method in methods:
             try:
                 with warnings.catch_warnings(action="ignore"):
                     out[name][method] = measured(name, method, steps, folder)

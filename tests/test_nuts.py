@@ -111,7 +111,7 @@ def test_a_damaged_count_is_one_line(tmp_path):
 
 def test_bad_input(monkeypatch):
     fit = rough()
-    with pytest.raises(RitzError, match="'hmc' arrived, expected 'importance' or 'nuts'"):
+    with pytest.raises(RitzError, match="'hmc' arrived; choose from importance, flow, nuts"):
         fit.refine("hmc")
     real = builtins.__import__
 

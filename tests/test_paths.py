@@ -373,7 +373,7 @@ def test_a_flow_is_tuned_in_one_call_and_saved(tmp_path):
 
 def test_what_does_not_fit_is_refused():
     target = two_hills()
-    with pytest.raises(RitzError, match=r"OptaxSolver needs grad, .*; use solver='mixflow'"):
+    with pytest.raises(RitzError, match=r"StagedAdam needs grad, .*; use solver='mixflow'"):
         ritz.fit(target, family="mixflow", solver="adam")
     with pytest.raises(RitzError, match=r"annealed makes its draws with .*, but no target arrived"):
         annealed(None, jnp.zeros(2))

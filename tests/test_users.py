@@ -252,7 +252,7 @@ try more steps, family='full_rank', or reparameterise the model, or fit.refine('
 remedies   #. run on: ritz.fit(model, data, init=fit)
            #. fit.refine('importance')
            #. ritz.fit(model, data, family='full_rank')
-           #. ritz.fit(model, data, family='spline').refine('importance')
+           #. fit.refine('flow')
            #. fit.refine('nuts')
            #. write scales and the effects they govern apart (non-centred), or lighter tails"""
 

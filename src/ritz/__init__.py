@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from ritz.fit import fit
     from ritz.io import load
     from ritz.resume import resume
+    from ritz.sweep import Sweep, sweep
 
 __all__ = [
     "Estimate",
     "Fit",
     "RitzError",
+    "Sweep",
     "amortise",
     "check",
     "data",
@@ -57,6 +59,7 @@ __all__ = [
     "plot",
     "resume",
     "solver",
+    "sweep",
     "target",
     "wavelets",
 ]
@@ -70,6 +73,8 @@ _HOMES = {
     "fit": "fit",
     "load": "io",
     "resume": "resume",
+    "Sweep": "sweep",
+    "sweep": "sweep",
 }
 
 

@@ -18,6 +18,7 @@ from ritz.estimator import pathwise
 from ritz.family import FullRank, Mixture, full_rank
 from ritz.objective import Problem, negative_elbo
 from ritz.solver import natural_gradient, run
+from ritz.solver._natural_gradient import SIDE_BY_SIDE
 from ritz.solver._run import Result
 from ritz.target._centring import centred, chosen, hierarchical, moved
 
@@ -25,8 +26,9 @@ from ritz.target._centring import centred, chosen, hierarchical, moved
 MOST_DIMENSIONS = 1000
 # Above as many dimensions, where a run is thousands of gradients, it is one other start each.
 _FEWER_STARTS = 100
-# As many numbers (of data, for each gradient of a step) side by side at most.
-_SIDE_BY_SIDE = 1 << 28
+# Numbers of data that the gradients of a step look at, at most: seconds a step. Where they are so
+# many that they are not looked at side by side, it is one other start each, too.
+_LOOKED_AT = 1 << 32
 # Half the width of the box around the first start that each other one is drawn from.
 _BOXES = (1.0, 2.0)
 # As many more are this many standard deviations from where the first one led, for modes far away.
@@ -43,6 +45,8 @@ _STEPS, _OTHER_STEPS = 1000, 150
 _MOVING = 0.1
 # Runs at most to find how far to centre, what change of it is none, and what is as good as an end.
 _CENTRINGS, _MOVED, _ENDS = 3, 0.2, 0.05
+# Why no other run is made.
+ENDED = ("interrupted", "callback", "callback failed", "budget")
 # A mode whose evidence is below the best one's by a factor of e^10 has no share.
 _NEGLIGIBLE = 10.0
 # Each mode's part of the proposal: at its own scale, and wider for the tails.
@@ -80,8 +84,12 @@ def serves(target: Any) -> bool:
         return False
     if not (target.has_density and target.has_full_density):
         return False
-    size = sum(np.size(v) for v in jax.tree.leaves(target) if hasattr(v, "shape"))
-    return 2 * d * size <= _SIDE_BY_SIDE
+    return _looked_at(target) <= _LOOKED_AT
+
+
+def _looked_at(target: Any) -> int:
+    held = sum(np.size(v) for v in jax.tree.leaves(target) if hasattr(v, "shape"))
+    return 2 * target.dim * held
 
 
 def search(
@@ -94,6 +102,7 @@ def search(
     progress: Any,
     strict: bool,
     kept: Any = None,
+    budget: Any = None,
 ) -> Found:
     """Gaussians by natural gradient from several starts; a proposal of all modes that count.
 
@@ -106,22 +115,25 @@ def search(
         progress: also.
         strict: also.
         kept: where each run keeps its state, and goes on from (`Checkpoints`).
+        budget: what all of it may cost at most.
 
     Returns:
         a `Found`.
     """
-    runs = _Runs(target, key, callbacks, progress, kept)
+    runs = _Runs(target, key, callbacks, progress, kept, budget)
     told = _centred(runs, first)
     target, first = runs.target, runs.first
-    several = len(_BOXES) if target.dim <= _FEWER_STARTS else 1
+    large = _looked_at(target) > SIDE_BY_SIDE
+    several = 1 if large or target.dim > _FEWER_STARTS else len(_BOXES)
     near = [full_rank(target, x) for x in _around(target, first, runs.rng)[:several]]
     for start in (*near, *_far_from(runs.ends[0][0], target, runs.rng)[:several]):
         if runs.ended or not runs.go(start):
             break
     modes = _modes(runs.fine)
     lines = [*told, _of_starts(how, runs, modes)]
+    lines += ["fewer starts than for small data, and gradients one after another"] * large
     q, looks, rough = _proposal(modes), 0, False
-    while looks < _ROUNDS and not runs.ended:
+    while looks < _ROUNDS and not runs.ended and runs.afford(_LOOK / 3):
         at, looks = _missed(_proposal(modes, _LOOKING), target, key, looks), looks + 1
         rough = at is not None
         if at is None or not runs.go(_near(modes[0][0], at)):
@@ -136,7 +148,7 @@ def search(
     if runs.ended:
         last = runs.ends[-1][1]
         best = dataclasses.replace(best, stop_reason=last.stop_reason, message=last.message)
-        if strict and last.stop_reason != "callback":
+        if strict and last.stop_reason not in ("callback", "budget"):
             raise RitzError(last.message)
     if best.stop_reason == "not finite":
         warnings.warn(best.message, RuntimeWarning, stacklevel=4)
@@ -154,7 +166,8 @@ def search(
         + " times as wide beside each, for its tails",
     ]
     seen, refits = looks * _LOOK, 0
-    if rough and not runs.ended and target.dim <= _adapt.MOST_DIMENSIONS:
+    many = _adapt.ROUNDS * DRAWS / 3
+    if rough and not runs.ended and target.dim <= _adapt.MOST_DIMENSIONS and runs.afford(many):
         q, more = _adapt.adapted(q, target, jax.random.fold_in(key, 4000))
         seen, refits = seen + more, more // DRAWS - 1
     if refits:
@@ -172,14 +185,26 @@ def search(
 class _Runs:
     """Runs of natural gradient, and what all of them cost."""
 
-    def __init__(self, target: Any, key: Any, callbacks: Any, progress: Any, kept: Any) -> None:
+    def __init__(
+        self, target: Any, key: Any, callbacks: Any, progress: Any, kept: Any, budget: Any
+    ) -> None:
         self.target, self.key, self.callbacks, self.progress = target, key, callbacks, progress
-        self.rng, self.kept = generator(key), kept
+        self.rng, self.kept, self.budget = generator(key), kept, budget
+        if budget is not None:
+            budget.spend(2.0 * _POINTS)
         self.ends: list[tuple[FullRank, Result]] = []
         self.first: Any = None
         self.made: list[int] = []
         self.cost, self.seconds, self.steps = 0.0, 0.0, 0
         self.compiled = self.ended = False
+
+    def afford(self, evaluations: float) -> bool:
+        """Whether so many more evaluations are within the budget, of which they are then part."""
+        if self.budget is None:
+            return True
+        fine = self.budget.allows(evaluations)
+        self.budget.spend(evaluations if fine else 0.0)
+        return fine
 
     def go(self, start: FullRank) -> bool:
         """One more; whether to go on after it."""
@@ -196,6 +221,7 @@ class _Runs:
                 callbacks=self.callbacks,
                 progress=self.progress,
                 checkpoint=None if self.kept is None else self.kept.run(len(self.made)),
+                budget=self.budget,
             )
         self.cost += solver.evaluations(problem, result.state, result.steps) or 0.0
         self.seconds, self.steps = self.seconds + result.run_seconds, self.steps + result.steps
@@ -203,7 +229,7 @@ class _Runs:
         self.made.append(result.steps)
         q: Any = paramax.unwrap(problem.family_at(result.state.params))
         self.ends.append((q, result))
-        self.ended = result.stop_reason in ("interrupted", "callback", "callback failed")
+        self.ended = result.stop_reason in ENDED
         return not self.ended
 
     def recentre(self, share: dict[str, Any], at: Any) -> None:

@@ -49,8 +49,12 @@ class Checkpoints:
         if not resumed:
             _check_place(self.path)
 
-    def begin(self, target: Any, batches: Any, asked: dict[str, Any], key: jax.Array) -> None:
+    def begin(
+        self, target: Any, batches: Any, asked: dict[str, Any], key: jax.Array, writes: bool
+    ) -> None:
         """Note what the fit is of, before it runs; or, if it goes on, see that it is the same.
+
+        Only the process that `writes` touches the directory.
 
         Raises:
             RitzError: naming what differs, or if nothing can be written.
@@ -58,11 +62,11 @@ class Checkpoints:
         told = {
             "dtype": str(np.dtype(float_dtype())),
             "sites": target.describe(),
-            "data": _data(target, batches),
-            "model": _model(target),
+            "data": data_identity(target, batches),
+            "model": model_identity(target),
         }
         with contextlib.suppress(OSError):  # of writes that were killed; none of ours is under way
-            for draft in filter(is_draft, self.path.iterdir()):
+            for draft in filter(is_draft, self.path.iterdir() if writes else ()):
                 draft.unlink()
         if self._found is not None:
             _check_same(self.path, self._found, told)
@@ -73,6 +77,8 @@ class Checkpoints:
         meta = {"format": FORMAT, "versions": versions(), "call": call, "of": told}
         # Runs of one fit share this, so that files of two are never mixed.
         self._found = meta | {"stamp": secrets.token_hex(8)}
+        if not writes:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_packed(self.path / _CALL, self._found, {})
@@ -155,7 +161,7 @@ def _shown(value: Any) -> str:
     return f"the function {name}" if name else f"an object of type {type(value).__name__}"
 
 
-def _data(target: Any, batches: Any) -> dict[str, str]:
+def data_identity(target: Any, batches: Any) -> dict[str, str]:
     """A line and a hash for all that the target holds, by its place."""
     told = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(target):
@@ -168,7 +174,7 @@ def _data(target: Any, batches: Any) -> dict[str, str]:
     return told
 
 
-def _model(target: Any) -> str:
+def model_identity(target: Any) -> str:
     """A hash of what the log density computes."""
     if not target.has_density:
         return type(target).__name__

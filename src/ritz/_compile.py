@@ -20,6 +20,8 @@ import jax
 import numpy as np
 from jax.extend import core as jex_core
 
+from ritz._mesh import copies, everywhere, mesh_of, ordinary, tracing
+
 # Derivative rules inside a traced program are never applied again, and they are fresh function
 # objects at every trace: of these calls only the primal program counts.
 _CUSTOM_RULES = ("custom_jvp_call", "custom_vjp_call")
@@ -54,10 +56,13 @@ class Program:
     _consts: tuple[Any, ...]
     _out_tree: Any
     _out_static: Any
+    _mesh: Any
 
     def __call__(self, *args: Any) -> Any:
-        dynamic = eqx.filter(args, eqx.is_array)
-        leaves = self._executable(self._consts, jax.tree.leaves(dynamic))
+        leaves = everywhere(jax.tree.leaves(eqx.filter(args, eqx.is_array)), self._mesh)
+        leaves = self._executable(self._consts, leaves)
+        if self._mesh is not None:
+            leaves = [ordinary(leaf) for leaf in leaves]
         return eqx.combine(jax.tree.unflatten(self._out_tree, leaves), self._out_static)
 
 
@@ -66,6 +71,9 @@ def compile(fn: Callable[..., Any], *args: Any, quick: bool = False) -> Program:
 
     Arrays in `args` are traced; every other leaf is static and belongs to the program. A call
     of the result uses the array leaves of its arguments and the static leaves given here.
+
+    Where arrays are on a mesh (see `_mesh`) the program runs there, with copies of all others on
+    each device, and its results are ordinary arrays.
 
     Args:
         fn: a pure function of pytrees; its result may hold static leaves too.
@@ -92,8 +100,10 @@ def compile(fn: Callable[..., Any], *args: Any, quick: bool = False) -> Program:
         out_static.append(rest)
         return arrays
 
-    closed, out_shape = jax.make_jaxpr(flat, return_shape=True)(leaves)
-    consts = tuple(closed.consts)
+    mesh = mesh_of(leaves)
+    with tracing(mesh, leaves):
+        closed, out_shape = jax.make_jaxpr(flat, return_shape=True)(leaves)
+    consts, leaves = everywhere((tuple(closed.consts), leaves), mesh)
     key = (quick, _key(closed.jaxpr, consts, leaves))
     traced = time.perf_counter()
     with _lock:
@@ -107,7 +117,8 @@ def compile(fn: Callable[..., Any], *args: Any, quick: bool = False) -> Program:
             lifted = jex_core.ClosedJaxpr(closed.jaxpr, list(consts))
             return jex_core.jaxpr_as_fun(lifted)(*leaves)
 
-        lowered = jax.jit(evaluate).lower(consts, leaves)
+        out = None if mesh is None else copies(mesh)
+        lowered = jax.jit(evaluate, out_shardings=out).lower(consts, leaves)
         executable = lowered.compile(compiler_options=_QUICK if quick else None)
         with _lock:
             # The jaxpr is kept with its executable: object identities in the key stay taken.
@@ -125,6 +136,7 @@ def compile(fn: Callable[..., Any], *args: Any, quick: bool = False) -> Program:
         _consts=consts,
         _out_tree=jax.tree.structure(out_shape),
         _out_static=out_static[-1],
+        _mesh=mesh,
     )
 
 

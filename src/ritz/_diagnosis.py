@@ -151,15 +151,15 @@ def _remedies(fit: Any) -> tuple[str, ...]:
     out = []
     if any("rests on" in reason for reason in fit.reasons):
         out.append("read quantiles in fit.summary() rather than means and sds")
-    if fit.stop_reason in ("steps", "interrupted"):
+    if fit.stop_reason in ("steps", "interrupted", "budget") and "refined" not in fit.info:
         out.append("run on: ritz.fit(model, data, init=fit)")
     if fit.correction is None and hasattr(fit, "refine"):
         out.append("fit.refine('importance')")
     if fit.info["family"] == "mean_field" and 1 < fit.target.continuous_dim <= MOST_DIMENSIONS:
         out.append("ritz.fit(model, data, family='full_rank')")
     rich = "spline" in registered() and fit.target.continuous_dim == fit.target.dim > 1
-    if rich and fit.info["family"] != "spline":
-        out.append("ritz.fit(model, data, family='spline').refine('importance')")
+    if rich and fit.correction != "nuts" and "refined" not in fit.info:
+        out.append("fit.refine('flow')")
     if fit.correction != "nuts" and rich:
         out.append("fit.refine('nuts')")
     out.append("write scales and the effects they govern apart (non-centred), or lighter tails")

@@ -9,6 +9,7 @@ import numpy as np
 
 from ritz._compile import compile
 from ritz._errors import RitzError
+from ritz._mesh import split_among, split_draws
 from ritz.family import AbstractFamily
 from ritz.family import _size as memory
 
@@ -56,11 +57,13 @@ def at_rows(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
     """
     program, pieces = None, []
     n = len(jax.tree.leaves(rows)[0])
+    devices = split_among((parts, extra))
+    length = devices * -(-CHUNK // devices)
     # Always of one shape, so that one program serves any number of rows.
-    pad = lambda some: jnp.asarray(np.resize(some, (CHUNK, *some.shape[1:])))
-    for begin in range(0, n, CHUNK):
-        padded = jax.tree.map(lambda v, begin=begin: pad(v[begin : begin + CHUNK]), rows)
-        program = _mapped(one, parts, padded, extra) if program is None else program
+    pad = lambda some: jnp.asarray(np.resize(some, (length, *some.shape[1:])))
+    for begin in range(0, n, length):
+        padded = jax.tree.map(lambda v, begin=begin: pad(v[begin : begin + length]), rows)
+        program = _mapped(one, parts, padded, extra, devices) if program is None else program
         pieces.append(jax.tree.map(np.asarray, program(parts, padded, extra)))
         if begin == 0:
             _check_room(pieces[0], n)
@@ -69,7 +72,7 @@ def at_rows(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
 
 def _check_room(piece: Any, n: int) -> None:
     # The pieces are joined in the end, so that each is there twice.
-    wanted = 2 * sum(v.nbytes for v in jax.tree.leaves(piece)) // CHUNK * n
+    wanted = 2 * sum(v.nbytes // len(v) for v in jax.tree.leaves(piece)) * n
     there = memory.on_host() if wanted > _SMALL else None
     if there is not None and wanted > there:
         raise RitzError(
@@ -78,7 +81,7 @@ def _check_room(piece: Any, n: int) -> None:
         )
 
 
-def _mapped(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
+def _mapped(one: Callable[..., Any], parts: Any, rows: Any, extra: Any, devices: int) -> Any:
     # Beside data a draw takes about as much as they do; beside a family's own arrays, little.
     small = lambda part: isinstance(part, AbstractFamily) and "log_prob" in part.capabilities
     leaves = jax.tree.leaves((parts, extra), is_leaf=small)
@@ -86,6 +89,11 @@ def _mapped(one: Callable[..., Any], parts: Any, rows: Any, extra: Any) -> Any:
     batch = max(1, min(CHUNK, _SIDE_BY_SIDE // max(size, 1)))
 
     def whole(parts: Any, rows: Any, extra: Any) -> Any:
-        return jax.lax.map(lambda row: one(parts, row, extra), rows, batch_size=batch)
+        some = lambda rows: jax.lax.map(lambda row: one(parts, row, extra), rows, batch_size=batch)
+        if devices == 1:
+            return some(rows)
+        each = jax.tree.map(lambda v: v.reshape(devices, -1, *v.shape[1:]), rows)
+        out = jax.vmap(some)(split_draws(each))
+        return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), out)
 
     return compile(whole, parts, rows, extra, quick=True)

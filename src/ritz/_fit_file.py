@@ -11,6 +11,8 @@ from ritz._posterior import DRAWS
 from ritz.solver import History
 from ritz.target import Quantity, SavedTarget, Site, float_dtype
 
+# As many axes as NumPy gives an array.
+_DEPTH = 64
 # What a summary reads of `Fit.info`.
 _INFO = {"model": str, "family": str, "solver": str, "start": str, "steps": int}
 _INFO |= dict.fromkeys(("compile_seconds", "run_seconds", "total_seconds"), (int, float))
@@ -192,5 +194,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _tuples(spec: Any) -> Any:
-    return tuple(_tuples(v) for v in spec) if isinstance(spec, list) else spec
+def _tuples(spec: Any, depth: int = 0) -> Any:
+    """Lists as tuples; nested as deep as axes can be, whatever depth the interpreter allows."""
+    _need(depth <= _DEPTH, "a constraint is nested too deep")
+    return tuple(_tuples(v, depth + 1) for v in spec) if isinstance(spec, list) else spec

@@ -9,8 +9,9 @@ from jaxtyping import Array, Float
 
 from ritz import _posterior
 from ritz._compile import compile
-from ritz._draws import at_rows, generator
+from ritz._draws import at_rows
 from ritz._errors import RitzError
+from ritz._whitened import whitened
 
 CHAINS, WARMUP = 4, 500
 KEPT = _posterior.DRAWS // CHAINS
@@ -37,24 +38,8 @@ def run(q: Any, target: Any, key: jax.Array) -> tuple[dict[str, Any], dict[str, 
         raise RitzError(
             "refine('nuts') needs BlackJAX, which is not installed; pip install 'ritz[nuts]'"
         ) from None
-    if target.continuous_dim != target.dim:
-        raise RitzError(
-            f"refine('nuts') moves continuous coordinates only, and {target.dim} - "
-            f"{target.continuous_dim} of these are discrete; use refine('importance')"
-        )
     warm, walk, draws = jax.random.split(key, 3)
-    proposed = _posterior.drawn(q, target, _posterior.DRAWS, draws)
-    finite = np.isfinite(proposed["log_weights"])
-    if finite.sum() <= target.dim:
-        raise RitzError(
-            f"refine('nuts') has nowhere to start: the log density is finite at {finite.sum()} of "
-            f"{len(finite)} draws; fit again from another start"
-        )
-    # A part of q that is far too wide would set the units, were its draws not weighted.
-    weights = np.exp(_posterior.smooth(proposed["log_weights"]).log_weights)
-    order = _posterior.systematic(weights, len(weights), generator(draws))
-    kept = np.unique(order) if len(np.unique(order)) >= 4 * target.dim else finite
-    center, factor = _whitening(proposed["x"][kept])
+    proposed, order, center, factor = whitened(q, target, draws, "nuts")
     starts = proposed["x"][order[:CHAINS]]
     z = np.linalg.solve(factor, (starts - center).T).T if factor.ndim == 2 else None
     z = (starts - center) / factor if z is None else z
@@ -99,17 +84,6 @@ def run(q: Any, target: Any, key: jax.Array) -> tuple[dict[str, Any], dict[str, 
         "log_weights": proposed["log_weights"],
     }
     return stored, {"diverged": int(diverged.sum()), "gradients": int(gradients.sum())}
-
-
-def _whitening(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and Cholesky factor of draws, or their sds where they are too few for a covariance."""
-    x = x.astype(np.float64)
-    center, sd = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-30)
-    if len(x) < 4 * x.shape[1]:
-        return center, sd
-    scaled = (x - center) / sd
-    correlation = scaled.T @ scaled / len(x) + 1e-6 * np.eye(x.shape[1])
-    return center, sd[:, None] * np.linalg.cholesky(correlation)
 
 
 def rows(stored: dict[str, Any], n: int, key: jax.Array) -> dict[str, Any]:

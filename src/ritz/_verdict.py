@@ -31,10 +31,14 @@ def reasons(fit: Any) -> tuple[str, ...]:
     if fit.correction == "nuts":
         found, most = _nuts.doubts(drawn["x"], fit.info["nuts"]["diverged"]), HEAVY
     else:
-        richer = "full_rank" if name_of(fit.q) == "mean_field" else ""
+        richer = "family='full_rank'" if name_of(fit.q) == "mean_field" else ""
+        if fit.correction is not None and "refined" not in fit.info and _all_move(fit.target):
+            richer = "fit.refine('flow')"
         of_weights = (drawn["x"], weights, fit.psis, richer)
         corrected = fit.correction is not None
-        found = doubts(fit.history, fit.target, *of_weights, corrected=corrected)
+        # What has converged by a rule of its own fell in stages, the last of which may be short.
+        history = History() if fit.stop_reason == "converged" else fit.history
+        found = doubts(history, fit.target, *of_weights, corrected=corrected)
         found = [fit.message] * bool(fit.message) + found
         # What has learned from weights ends where they happened to end.
         most = _adapt.KHAT if fit.info.get("refitted") else HEAVY
@@ -59,7 +63,7 @@ def doubts(
         x: draws from q in unconstrained space, shape (S, d).
         log_weights: of the draws; None where they cannot be had.
         smoothed: `psis` of them.
-        richer: what to suggest instead of the family used; empty where there is nothing.
+        richer: what to try in place of the family used, in code; empty where there is nothing.
         corrected: whether x are draws that importance weights have corrected already.
 
     Returns:
@@ -68,8 +72,8 @@ def doubts(
     out = _still_falling(history)
     if log_weights is None or smoothed is None:
         return [*out, "k-hat cannot be computed here, so the fit's accuracy is unchecked"]
-    instead = f"family={richer!r}, or " if richer else ""
-    sampler = ", or fit.refine('nuts')" * (target.continuous_dim == target.dim)
+    instead = f"{richer}, or " if richer else ""
+    sampler = ", or fit.refine('nuts')" * _all_move(target)
     lost = float(np.isnan(log_weights).mean())
     if lost > NO_NUMBER:
         single = log_weights.dtype == np.float32
@@ -93,7 +97,7 @@ def doubts(
         return [
             *out,
             f"importance weights leave {smoothed.ess:,.0f} of {len(log_weights):,} draws: q is far "
-            f"from the posterior; try family='spline', or reparameterise the model{sampler}",
+            f"from the posterior; try {instead}reparameterise the model{sampler}",
         ]
     out += _probabilities.doubts(target, x)
     if target.continuous_dim == 0 or corrected:
@@ -110,6 +114,10 @@ def doubts(
             f"try more steps, another learning rate, {instead}reparameterise the model{sampler}"
         )
     return out
+
+
+def _all_move(target: AbstractTarget) -> bool:
+    return target.continuous_dim == target.dim
 
 
 def _too_narrow(target: AbstractTarget, x: np.ndarray, smoothed: PSIS) -> str:

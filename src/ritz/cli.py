@@ -62,6 +62,10 @@ Data = Annotated[
     Path | None, typer.Option(help="CSV, JSON, NPZ or NetCDF, bound to the model's arguments.")
 ]
 Out = Annotated[Path | None, typer.Option(help="Directory to save the fit in.")]
+Cost = Annotated[
+    str | None,
+    typer.Option(help="The most that it may cost: seconds, as 30s, or gradient evaluations."),
+]
 
 
 @app.command(cls=Command, epilog=EXIT_CODES)
@@ -86,6 +90,7 @@ def fit(
         Path | None,
         typer.Option(help="Directory to keep the run in while it goes, for `ritz resume`."),
     ] = None,
+    budget: Cost = None,
     debug: Debug = False,
 ) -> None:
     """Fit a model and print its posterior and verdict.
@@ -100,7 +105,8 @@ def fit(
     _keep_programs()
     model, source = _model(target, data)
     parts = {"family": family, "solver": solver, "steps": steps, "lr": lr, "draws": draws}
-    _finish(ritz.fit(model, source, **parts, seed=seed, checkpoint=checkpoint), out)
+    limits = {"checkpoint": checkpoint, "budget": _budget(budget)}
+    _finish(ritz.fit(model, source, **parts, seed=seed, **limits), out)
 
 
 @app.command(cls=Command, epilog=EXIT_CODES)
@@ -111,6 +117,7 @@ def resume(
     target: Target,
     data: Data = None,
     out: Out = None,
+    budget: Cost = None,
     debug: Debug = False,
 ) -> None:
     """Go on with a fit that was interrupted, from its last checkpoint.
@@ -124,7 +131,21 @@ def resume(
         check_place(out)
     _keep_programs()
     model, source = _model(target, data)
-    _finish(ritz.resume(directory, model, source), out)
+    _finish(ritz.resume(directory, model, source, budget=_budget(budget)), out)
+
+
+def _budget(given: str | None) -> dict[str, float] | None:
+    """The budget that `ritz.fit` takes."""
+    if given is None:
+        return None
+    kind, digits = ("seconds", given[:-1]) if given.endswith("s") else ("evaluations", given)
+    try:
+        return {kind: float(digits)}
+    except ValueError:
+        raise RitzError(
+            f"--budget {given} arrived, expected seconds, such as 30s, or a number of gradient "
+            "evaluations, such as 100000"
+        ) from None
 
 
 def _finish(found: Any, out: Path | None) -> None:

@@ -18,16 +18,19 @@ from ritz import solver as _solvers
 from ritz._checkpoints import Checkpoints
 from ritz._compile import spent
 from ritz._errors import RitzError, suggest, takes, whole_number
+from ritz._mesh import as_mesh, mesh_of, told, writes
 from ritz._result import Fit
 from ritz.estimator import AbstractEstimator, default
 from ritz.objective import AbstractObjective, Problem, Program, linearised_elbo, negative_elbo
-from ritz.solver import AbstractSolver, adam, optax_solver, run
+from ritz.solver import AbstractSolver, Budget, adam, optax_solver, run
 from ritz.solver._checkpoint import EVERY
 from ritz.target import (
     AbstractTarget,
     check_values,
     from_batches,
     from_numpyro,
+    from_pymc,
+    is_pymc,
 )
 from ritz.target._centring import centred, fits
 
@@ -52,8 +55,10 @@ def fit(
     callbacks: Any = (),
     progress: bool | float | None = None,
     strict: bool = False,
+    mesh: Any = None,
     checkpoint: Any = None,
     checkpoint_every: Any = EVERY,
+    budget: Any = None,
 ) -> Fit:
     r"""Fit a posterior.
 
@@ -71,8 +76,8 @@ def fit(
     argument.
 
     Args:
-        model: a NumPyro model, or a target from `ritz.target`. Parameters of its own, such as a
-            model's `numpyro.param` sites, are trained along with the family.
+        model: a NumPyro model, a PyMC model, or a target from `ritz.target`. Parameters of its
+            own, such as a model's `numpyro.param` sites, are trained along with the family.
         data: the model's arguments: a tuple (by position), a mapping (by name), a table (a
             DataFrame or the path of a file; columns are bound to arguments by name, and the
             summary says which to which), or
@@ -95,8 +100,9 @@ def fit(
         solver: a name from `ritz.solver.registered()`, an Optax transformation or a
             `ritz.solver`; by default `adam(lr, steps)`, or
             what the family names.
-        steps: how many steps to make, at most, where the solver knows when it has converged; by
-            default 10,000, or what the solver finds enough.
+        steps: how many steps to make, at most, where the solver knows when it has converged. By
+            default Adam ends by itself, after 50,000 at most (10,000 for an objective that changes
+            by step), and another solver makes what it finds enough.
         lr: the learning rate of Adam; by default 0.02.
         draws: the draws a step of the default objective; by default 4.
         init: where to start: values in the model's own parameters, by site name (others start
@@ -107,10 +113,19 @@ def fit(
         progress: None shows a bar in a terminal or notebook only; a number is its interval in
             seconds.
         strict: raise if the run fails, instead of returning the last finite state.
+        mesh: devices that share the work: a `jax.sharding.Mesh`, a list of devices, or how many of
+            `jax.devices()`. Rows of data are split among them where their number divides and is
+            at least 16 for each; else the draws, points and starts of a step are. The answer is
+            that of one device but for rounding; `explain` tells what was split. Where they belong
+            to several processes, each makes the same calls, and one of them writes files.
         checkpoint: a directory in which the state is kept while the fit runs, so that
             `ritz.resume` goes on from there after whatever interrupted it. One that holds another
             fit's is refused. Where it cannot be written a warning says so, and the run goes on.
         checkpoint_every: seconds between two writes; the last one is at the end.
+        budget: what the fit may cost at most, `{"seconds": 30}` or `{"evaluations": 100_000}` (of
+            the log density's gradient). Seconds count compilation, which is not cut short. What
+            was found so far is the fit, whose `stop_reason` is "budget" and which is doubtful.
+            `ritz.resume` goes on from there.
 
     Returns:
         a `Fit`.
@@ -128,13 +143,15 @@ def fit(
     """
     began, spent_before = time.perf_counter(), spent()
     key = as_key(seed)
+    mesh = None if mesh is None else as_mesh(mesh)
+    limit = None if budget is None else Budget(budget)
     kept = _kept(checkpoint, checkpoint_every)
     treatment, by_site = _discrete.split(discrete)
     target, batches, binding = _target(model, data, treatment)
     target = _resumed(target, init)
     start_key, run_key, fit_key = jax.random.split(key, 3)
     asked = (family, objective, estimator, solver, steps, lr, draws)
-    looped = {"callbacks": callbacks, "progress": progress, "strict": strict}
+    looped = {"callbacks": callbacks, "progress": progress, "strict": strict, "budget": limit}
     again = functools.partial(
         fit,
         family=family,
@@ -149,7 +166,14 @@ def fit(
     if kept is not None:
         parts = {"family": family, "objective": objective, "estimator": estimator, "init": init}
         parts |= {"discrete": discrete, "solver": solver, "steps": steps, "lr": lr, "draws": draws}
-        kept.begin(target, batches, parts, key)
+        kept.begin(target, batches, parts, key, writes(mesh))
+    rows = {} if mesh is None else target.rows
+    target = target.on(mesh)
+    if mesh is not None and mesh_of(target) is None:
+        raise RitzError(
+            f"mesh: no array among the arguments of {_name(model)} can be put on devices; pass the "
+            "data as arguments, in arrays"
+        )
     if batches is None and all(part is None for part in asked) and _automatic.serves(target):
         x, how = _point(target, init, start_key)
         found = _automatic.search(target, x, how, run_key, kept=kept, **looped)
@@ -165,12 +189,14 @@ def fit(
         correction = "importance"
     else:
         lr, draws = LR if lr is None else lr, DRAWS if draws is None else draws
-        chosen = _solver(solver, lr, steps)
+        changes = isinstance(objective, AbstractObjective) and objective.changes
+        asked_steps = AbstractSolver.steps if steps is None and changes else steps
+        chosen = _solver(solver, lr, asked_steps)
         q, how = _start(target, family, chosen.families, init, start_key)
         if solver is None and q.solver is not None:
-            solver, chosen = q.solver, _solver(q.solver, lr, steps)
+            solver, chosen = q.solver, _solver(q.solver, lr, asked_steps)
         elif solver is None or solver == "adam":
-            chosen = _solver(None, lr, steps, q.clip)
+            chosen = _solver(None, lr, asked_steps, q.clip)
         steps = chosen.steps if steps is None else steps
         q = chosen.prepare(q)
         problem = Problem(
@@ -178,7 +204,8 @@ def fit(
         )
         looped |= {"batches": batches, "checkpoint": None if kept is None else kept.run()}
         result = run(problem, chosen, steps, run_key, **looped)
-        q, target = problem.family_at(result.state.params), problem.target_at(result.state.params)
+        answer = chosen.answer(result.state)
+        q, target = problem.family_at(answer), problem.target_at(answer)
         made = {
             "objective": type(problem.objective).__name__,
             "solver": _solver_name(solver, chosen, lr, q.clip),
@@ -202,6 +229,8 @@ def fit(
     tabular = isinstance(data, str | os.PathLike | _data.Table) or hasattr(data, "columns")
     if binding is not None and tabular:
         info["data"] = list(binding.report)
+    if mesh is not None:
+        info["mesh"] = told(rows, mesh, getattr(batches, "size", None))
     lines = getattr(target, "lines", ())
     if lines:
         info["discrete"] = list(lines)
@@ -251,6 +280,13 @@ def _target(model: Any, data: Any, discrete: Any = None) -> tuple[AbstractTarget
         raise RitzError(
             "data arrived with a target that holds its own; pass fit(model, data), or rebuild the "
             "target with the new data"
+        )
+    if is_pymc(model):
+        if data is None:
+            return from_pymc(model), None, None
+        raise RitzError(
+            "data arrived with a PyMC model, which holds its own; give it other data with "
+            "pm.set_data, and leave out data"
         )
     if not callable(model):
         packaged = f"; for a packaged one, ritz.target.library.get({model!r})"
@@ -336,8 +372,7 @@ def _estimator(given: Any, q: Any, target: Any, by_site: Callable[[str], Any]) -
 
 def _solver(solver: Any, lr: Any, steps: Any, clip: float | None = None) -> AbstractSolver:
     if solver is None or solver == "adam":
-        most = AbstractSolver.steps if steps is None else whole_number("steps", steps, 0)
-        return adam(lr, max(most, 1), clip)
+        return adam(lr, None if steps is None else max(whole_number("steps", steps, 0), 1), clip)
     if isinstance(solver, str):
         known = _solvers.registered()
         if solver not in known:

@@ -24,6 +24,7 @@ from ritz import family as _family
 from ritz._container import damaged, read_arrays, write_synced
 from ritz._errors import RitzError
 from ritz._fit_file import Parsed, parse
+from ritz._mesh import mesh_of, writes
 from ritz._result import Fit
 from ritz.fit import _target as make_target
 from ritz.target import AbstractTarget, SavedTarget, float_dtype
@@ -53,8 +54,10 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> Path:
         RitzError: if the place is taken by something else, or cannot be written.
     """
     path = Path(os.path.expanduser(path))
+    meta, arrays = _contents(fit)  # to which all processes of a mesh contribute
+    if not writes(mesh_of(fit.target)):
+        return path
     check_place(path)
-    meta, arrays = _contents(fit)
     stamp = secrets.token_hex(8)
     file, draft = path / f"arrays-{stamp}.npz", path / f"fit-{stamp}.tmp"
     plain = json.loads(json.dumps(meta | {"arrays": file.name}, default=_plain))

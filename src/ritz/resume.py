@@ -20,10 +20,12 @@ def resume(
     discrete: Any = None,
     solver: Any = None,
     init: Any = None,
+    mesh: Any = None,
     callbacks: Any = (),
     progress: bool | float | None = None,
     strict: bool = False,
     checkpoint_every: Any = EVERY,
+    budget: Any = None,
 ) -> Fit:
     """Go on with a fit from its last checkpoint, as if it had not been interrupted.
 
@@ -43,10 +45,13 @@ def resume(
         discrete: the same.
         solver: the same.
         init: the same.
+        mesh: as for `ritz.fit`; other devices than before, if you like, to the same answer but for
+            rounding.
         callbacks: as for `ritz.fit`; others than before, if you like.
         progress: as for `ritz.fit`.
         strict: as for `ritz.fit`.
         checkpoint_every: as for `ritz.fit`; the run goes on writing to the same directory.
+        budget: as for `ritz.fit`; of the steps that are made now.
 
     Returns:
         the `Fit`. Its seconds are those of this process and of all steps.
@@ -79,4 +84,5 @@ def resume(
         "init": init,
     }
     again = {"callbacks": callbacks, "progress": progress, "strict": strict}
+    again |= {"mesh": mesh, "budget": budget}
     return fit(model, data, **kept.call(given), **again, checkpoint=kept)

@@ -18,6 +18,7 @@ from flowjax.flows import coupling_flow
 from jaxtyping import Array, Float
 from paramax import Parameterize
 
+from ritz._errors import RitzError
 from ritz.family._flow import Flow
 from ritz.family._flow_parts import check_dim, check_options, conditioned, flow, stack, zeroed
 
@@ -69,6 +70,7 @@ def spline(
     width: Any = 64,
     knots: Any = 8,
     seed: Any = 0,
+    whitened: Any = False,
 ) -> Flow:
     r"""Layers in which one half of the coordinates bends the other by monotone splines.
 
@@ -88,15 +90,21 @@ def spline(
         width: units of each network's hidden layer.
         knots: of each spline, inside its interval.
         seed: of the networks' weights and the permutations.
+        whitened: whether the last layer is a full lower-triangular affine map that is not trained,
+            instead of a trained scale for each coordinate: `Fit.refine` fills it with the mean and
+            covariance of draws.
 
     Raises:
-        RitzError: for a scale that is not positive, or no layer, unit or knot.
+        RitzError: for a scale that is not positive, no layer, unit or knot, or `whitened` that is
+            neither True nor False.
 
     >>> import jax.numpy as jnp
     >>> spline(None, jnp.zeros(3), layers=2, width=8).dim
     3
     """
     check_options("spline", scale, seed, layers=layers, width=width, knots=knots)
+    if not isinstance(whitened, bool):
+        raise RitzError(f"spline: whitened={whitened!r} arrived, expected True or False")
 
     def bend() -> AbstractBijection:
         return Chain([RationalQuadraticSpline(knots=knots, interval=5.0), affine()])
@@ -107,6 +115,7 @@ def spline(
         alone = lambda key: Vmap(eqx.filter_vmap(bend, axis_size=1)(), in_axes=eqx.if_array(0))
         layered = stack(alone, layers, seed)
     options = {"scale": scale, "layers": layers, "width": width, "knots": knots, "seed": seed}
+    options |= {"whitened": whitened}
     return flow("spline", layered, start, **options)
 
 

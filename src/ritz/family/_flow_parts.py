@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flowjax.bijections import AbstractBijection, Affine, Chain, Scan
+from flowjax.bijections import AbstractBijection, Affine, Chain, Scan, TriangularAffine
 from flowjax.distributions import StandardNormal, Transformed
 from flowjax.utils import get_ravelled_pytree_constructor
 from jaxtyping import Array
-from paramax import NonTrainable, Parameterize
+from paramax import NonTrainable, Parameterize, non_trainable
 
 from ritz._errors import RitzError, whole_number
 from ritz.family._flow import Flow, make
@@ -24,12 +24,25 @@ def flow(name: str, bijection: AbstractBijection, start: Array, **options: Any) 
         name: of the registered builder.
         bijection: T.
         start: the initial m.
-        **options: what the builder was told; `scale` is the initial :math:`e^s`.
+        **options: what the builder was told; `scale` is the initial :math:`e^s`. Where `whitened`
+            is among them and true it is :math:`x = m + L\,T(z)`, and neither m nor L is trained.
     """
+    if options.get("whitened"):
+        whole = options["scale"] * jnp.eye(len(start), dtype=start.dtype)
+        last = non_trainable(TriangularAffine(start, whole))
+        base = StandardNormal(start.shape)
+        return make(Transformed(base, Chain([bijection, last]).merge_chains()), name, options)
     log_scale = jnp.full_like(start, np.log(options["scale"]))
     place = eqx.tree_at(lambda a: a.scale, Affine(start), Parameterize(jnp.exp, log_scale))
     base = StandardNormal(start.shape)
     return make(Transformed(base, Chain([bijection, place]).merge_chains()), name, options)
+
+
+def placed(q: Flow, loc: Array, scale_tril: Array) -> Flow:
+    """A flow that was built with `whitened`, with another m and L."""
+    last = non_trainable(TriangularAffine(loc, scale_tril))
+    where = lambda distribution: distribution.bijection.bijections[-1]
+    return make(eqx.tree_at(where, q.distribution, last), q.name, q.options)
 
 
 def stack(layer: Callable[[Array], AbstractBijection], layers: int, seed: int) -> Scan:

@@ -10,6 +10,7 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
+from ritz._mesh import split_draws
 from ritz.estimator import AbstractEstimator, DoublyReparameterised
 from ritz.program import expectation, with_default
 from ritz.target import AbstractTarget
@@ -79,6 +80,11 @@ class AbstractObjective(eqx.Module):
         """A key for each independent run of the program in one evaluation."""
         return key[None]
 
+    @property
+    def changes(self) -> bool:
+        """Whether it changes with the step of the run."""
+        return type(self).at is not AbstractObjective.at
+
     def at(self, step: Any) -> "AbstractObjective":
         """The objective at a step of the run: itself, where it does not change."""
         return self
@@ -120,7 +126,7 @@ class AbstractObjective(eqx.Module):
         if len(keys) == 1:
             loss = one(keys[0])
             return loss, {"loss": loss}
-        values = jax.vmap(one)(keys)
+        values = jax.vmap(one)(split_draws(keys))
         loss = values.mean()
         return loss, {"loss": loss, "loss_se": values.std(ddof=1) / len(keys) ** 0.5}
 

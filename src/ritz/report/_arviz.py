@@ -21,7 +21,9 @@ def to_arviz(fit: Any, coords: dict[str, Any] | None = None) -> Any:
         groups["log_likelihood"] = _one_chain(fit.log_likelihood())
         groups["observed_data"] = fit.observed_data()
     sizes = {d: n for q in quantities for d, n in zip(q.dims, q.shape, strict=True)}
-    own = {name: np.arange(n) for name, n in sizes.items()} | (coords or {})
+    own = {name: np.arange(n) for name, n in sizes.items()}
+    own |= {name: labels for name, labels in getattr(target, "coords", ()) if name in sizes}
+    own |= coords or {}
     attrs = {k: v for k, v in fit.summary().facts.items() if type(v) in (str, int, float)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="More chains", category=UserWarning)

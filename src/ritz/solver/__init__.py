@@ -12,10 +12,12 @@ from ritz.solver._base import (
     register,
     registered,
 )
+from ritz.solver._budget import Budget
 from ritz.solver._checkpoint import Checkpoint
 from ritz.solver._history import History
 from ritz.solver._optax import OptaxSolver, OptaxState, adam, optax_solver
 from ritz.solver._run import Result, run
+from ritz.solver._staged_adam import StagedAdam, StagedAdamState
 
 if TYPE_CHECKING:
     from ritz.solver._batch_and_match import BatchAndMatch, BatchAndMatchState, batch_and_match
@@ -54,6 +56,7 @@ __all__ = [
     "BatchAndMatch",
     "BatchAndMatchState",
     "BatchSource",
+    "Budget",
     "BuresWassersteinGradient",
     "Checkpoint",
     "DADVIState",
@@ -79,6 +82,8 @@ __all__ = [
     "Result",
     "ScoreMatching",
     "ScoreMatchingState",
+    "StagedAdam",
+    "StagedAdamState",
     "adam",
     "batch_and_match",
     "bures_wasserstein_gradient",

@@ -53,6 +53,22 @@ class AbstractSolver(eqx.Module):
         """
         return None
 
+    def next_look(self, state: PyTree) -> int | None:
+        """The number of steps after which `look` is called next; None where it never is."""
+        return None
+
+    def look(self, problem: Any, state: PyTree, history: Any) -> tuple[PyTree, bool]:
+        """What the record says: the state to go on from, and whether the run has converged.
+
+        Called on the host between chunks. It must depend on the state and the record alone, and
+        do nothing when called again.
+        """
+        return state, False
+
+    def answer(self, state: PyTree) -> PyTree:
+        """The parameters that a run which ends at a state has found."""
+        return state.params
+
     @property
     def correction(self) -> str | None:
         """What a fit's draws are corrected by, if by anything; see `Fit.refine`."""

@@ -10,6 +10,7 @@ import paramax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ritz._errors import RitzError, whole_number
+from ritz._mesh import split_draws
 from ritz.solver._base import AbstractSolver, check_moves
 from ritz.solver._gaussian import full_rank_of
 
@@ -52,7 +53,7 @@ class BatchAndMatch(AbstractSolver):
         noise = jax.random.normal(noise_key, (b, d), q.loc.dtype)
         tril = q.scale_tril
         at = lambda x: problem.score_at(x, data_key, batch)
-        values, scores = jax.vmap(at)(q.loc + noise @ tril.T)
+        values, scores = jax.vmap(at)(split_draws(q.loc + noise @ tril.T))
         if self.rate is None:
             # Far away small steps get nowhere: the covariance shrinks along a large gradient.
             early = jnp.maximum(1e4 * 0.5**state.steps, 1.0)

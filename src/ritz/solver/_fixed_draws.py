@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from ritz._mesh import split_draws
 from ritz.family import FullRank, MeanField
 
 
@@ -60,7 +61,7 @@ def points(q: Any, noise: Float[Array, "n d"]) -> Float[Array, "n d"]:
 
 def loss(target: Any, q: Any, noise: Float[Array, "n d"]) -> Float[Array, ""]:
     """The negative ELBO with its expectation over a fixed noise."""
-    return -jax.vmap(target.log_density)(points(q, noise)).mean() - q.entropy()
+    return -jax.vmap(target.log_density)(split_draws(points(q, noise))).mean() - q.entropy()
 
 
 def product(

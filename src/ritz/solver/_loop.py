@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from ritz._compile import Program, compile
 from ritz._errors import RitzError
+from ritz._mesh import mesh_of, place, split_rows
 from ritz.solver._base import AbstractSolver
 
 CHUNK = 2000
@@ -23,10 +24,14 @@ class Loop:
     def __init__(self, problem: Any, solver: AbstractSolver, key: Array, batches: Any) -> None:
         self.problem, self.solver, self.key, self.batches = problem, solver, key, batches
         self.capacity = CHUNK if batches is None else min(CHUNK, batches.capacity)
-        self.arrays = None if batches is None else jax.tree.map(jnp.asarray, batches.arrays)
+        self.mesh = mesh_of(problem)
+        self.arrays = None if batches is None else self._held(batches.arrays)
         self.programs: dict[Any, Program] = {}
         self.compiled = False
         self.replaying: Any = None
+
+    def _held(self, arrays: Any) -> Any:
+        return place(jax.tree.map(jnp.asarray, arrays), self.mesh)
 
     def init(self) -> PyTree:
         def first(problem: Any, solver: Any, key: Array) -> PyTree:
@@ -81,7 +86,7 @@ class Loop:
 
         def step(i: Any, state: Any) -> Any:
             x = jax.tree.map(lambda v: v[i], xs)
-            batch = None if self.batches is None else self.batches.get(arrays, x)
+            batch = None if self.batches is None else split_rows(self.batches.get(arrays, x))
             return solver.step(_at(problem, done + i), state, keys[i], batch)
 
         dynamic, static = eqx.partition(state, eqx.is_array)

@@ -12,7 +12,7 @@ from ritz._errors import RitzError, whole_number
 from ritz.estimator import pathwise
 from ritz.objective import Problem, negative_elbo
 from ritz.solver._base import AbstractSolver, check_elbo, check_moves
-from ritz.solver._optax import OptaxSolver, OptaxState, adam
+from ritz.solver._optax import OptaxState, adam
 
 DRAWS = 4  # of the reference, in a step
 
@@ -42,7 +42,7 @@ class MixFlowSolver(AbstractSolver):
     candidates: Float[Array, " C"]
     train: int = eqx.field(static=True)
     trajectories: int = eqx.field(static=True)
-    adam: OptaxSolver
+    adam: AbstractSolver
 
     @property
     def steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

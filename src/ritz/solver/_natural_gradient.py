@@ -12,6 +12,7 @@ import paramax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ritz._errors import RitzError, whole_number
+from ritz._mesh import split_draws
 from ritz.family import AbstractFamily, FullRank, LowRank, MeanField
 from ritz.solver._base import AbstractSolver, check_elbo, check_moves
 from ritz.solver._gaussian import full_rank_of
@@ -23,6 +24,9 @@ _CLOSE = {jnp.dtype("float32"): 1e-4, jnp.dtype("float64"): 1e-5}
 _IDLE, _GAIN = 5, 1e-3
 # Where a step as short as this is taken back there is nothing to gain.
 _SHORT = 1e-4
+
+# Numbers of data side by side at most, for gradients at several points; beyond, one after another.
+SIDE_BY_SIDE = 1 << 28
 
 
 class Whitened(NamedTuple):
@@ -244,8 +248,14 @@ def _expected(
     out = noise @ root.T if full else noise[:, : q.dim] * root
     if isinstance(q, LowRank):
         out = out + (noise[:, q.dim :] @ q.factor.T) * root
-    points = jnp.concatenate([q.loc + out, q.loc - out])
-    values, scores = jax.vmap(lambda x: problem.score_at(x, data_key, batch))(points)
+    points = split_draws(jnp.concatenate([q.loc + out, q.loc - out]))
+    score = lambda x: problem.score_at(x, data_key, batch)
+    held = sum(np.size(v) for v in jax.tree.leaves(problem.target) if hasattr(v, "shape"))
+    at_once = SIDE_BY_SIDE // max(held, 1)
+    if len(points) <= at_once:
+        values, scores = jax.vmap(score)(points)
+    else:
+        values, scores = jax.lax.map(score, points, batch_size=max(at_once, 1))
     white = scores @ root if full else scores * root
     half = 0.5 * (white[: len(noise)] - white[len(noise) :])
     if _sees_all(q, draws):

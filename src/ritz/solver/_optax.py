@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from ritz._errors import RitzError, whole_number
 from ritz.family._base import in_units
 from ritz.solver._base import AbstractSolver, register
+from ritz.solver._staged_adam import StagedAdam
 
 
 class OptaxState(NamedTuple):
@@ -74,7 +75,7 @@ def optax_solver(transformation: Any) -> AbstractSolver:
     return OptaxSolver(transformation)
 
 
-def adam(lr: Any = 0.02, steps: Any = 10_000, clip: float | None = None) -> OptaxSolver:
+def adam(lr: Any = 0.02, steps: Any = 10_000, clip: float | None = None) -> AbstractSolver:
     r"""Adam whose learning rate falls to zero along a half cosine.
 
     .. math:: \eta_t = \tfrac12 \eta\,(1 + \cos(\pi t / T)).
@@ -84,7 +85,8 @@ def adam(lr: Any = 0.02, steps: Any = 10_000, clip: float | None = None) -> Opta
 
     Args:
         lr: the initial rate, eta.
-        steps: T.
+        steps: T; None for a rate that is lowered, and a run that ends, when a rule says so (see
+            `StagedAdam`).
         clip: gradients longer than this many times the running mean of their lengths, in the
             smaller half of the arrays, are shortened to that. One draw far out in a heavy tail can
             have a gradient millions of times the usual one, and Adam's second moments would
@@ -95,17 +97,19 @@ def adam(lr: Any = 0.02, steps: Any = 10_000, clip: float | None = None) -> Opta
     """
     if isinstance(lr, bool) or not isinstance(lr, int | float) or not 0 < lr < math.inf:
         raise RitzError(f"lr={lr!r} arrived, expected a positive number such as 0.02")
-    whole_number("steps", steps, 1)
+    if steps is not None:
+        whole_number("steps", steps, 1)
     import optax  # a seventh of what importing Ritz would cost
 
-    # As arrays these are lifted out of the program, so that other values compile nothing.
-    rate, total = jnp.asarray(lr), jnp.asarray(float(steps))
-    moves = optax.adam(functools.partial(_cosine, rate, total))
-    if clip is None:
-        return OptaxSolver(moves)
-    if not 0 < clip < math.inf:
+    if clip is not None and not 0 < clip < math.inf:
         raise RitzError(f"clip={clip!r} arrived, expected a positive number such as 5.0, or None")
-    return OptaxSolver(optax.chain(_clip(float(clip)), moves))
+    shortened = [] if clip is None else [_clip(float(clip))]
+    # As an array the rate is lifted out of the program, so that another one compiles nothing.
+    rate = jnp.asarray(float(lr))
+    if steps is None:
+        return StagedAdam(optax.chain(*shortened, optax.scale_by_adam()), rate)
+    moves = optax.adam(functools.partial(_cosine, rate, jnp.asarray(float(steps))))
+    return OptaxSolver(optax.chain(*shortened, moves) if shortened else moves)
 
 
 # The weight of the past in the running mean of gradients' lengths.

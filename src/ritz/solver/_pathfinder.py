@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ritz._errors import RitzError, whole_number
+from ritz._mesh import split_draws
 from ritz.family import FullRank, Mixture, name_of
 from ritz.solver._base import AbstractSolver, check_moves
 from ritz.solver._fixed_draws import matched_noise
@@ -134,7 +135,7 @@ class Pathfinder(AbstractSolver):
             new = self._walk(problem, path, state.noise)
             return jax.tree.map(lambda a, b: jnp.where(path.ended, b, a), new, path)
 
-        paths = jax.vmap(one)(state.paths)
+        paths = jax.vmap(one)(split_draws(state.paths))
         top = jnp.argmax(paths.elbo)
         if self.paths == 1:
             params = jax.tree.map(lambda v: v[0], paths.best)

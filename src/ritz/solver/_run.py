@@ -12,7 +12,9 @@ from jaxtyping import Array, Key, PyTree
 
 from ritz._compile import spent
 from ritz._errors import RitzError, whole_number
+from ritz._mesh import agreed, writes
 from ritz.solver._base import AbstractSolver, BatchSource
+from ritz.solver._budget import Budget
 from ritz.solver._checkpoint import Checkpoint, Kept, forward, seen
 from ritz.solver._history import History
 from ritz.solver._loop import CHUNK, Loop
@@ -30,8 +32,8 @@ class Result:
     Attributes:
         state: the solver's last finite state.
         history: scalars by step.
-        stop_reason: "steps", "converged", "callback", "interrupted", "not finite", "data ended" or
-            "callback failed".
+        stop_reason: "steps", "converged", "budget", "callback", "interrupted", "not finite", "data
+            ended" or "callback failed".
         message: one line that explains the stop.
         steps: steps made in all, those before `start` included.
         compile_seconds: time spent tracing and compiling.
@@ -68,6 +70,7 @@ def run(
     progress: bool | float | None = None,
     strict: bool = False,
     checkpoint: Checkpoint | None = None,
+    budget: Budget | None = None,
 ) -> Result:
     """Run a solver on a problem.
 
@@ -96,6 +99,8 @@ def run(
         checkpoint: a file that the state is written to between chunks and at the end, and from
             which the run goes on where it is there already: `steps` are those of both in all.
             Batches of an iterable must then start from the first; those seen are read again.
+        budget: what the run may cost at most; what it has cost is counted there at its end. Steps
+            made before, by `start` or in the checkpoint, are not.
 
     Returns:
         a `Result`.
@@ -108,12 +113,12 @@ def run(
     spent_at_start = spent()
     loop = Loop(problem, solver, key, batches)
     record = History() if history is None else history
-    done, stop, message, run_seconds = start, "steps", "", 0.0
+    done, stop, message, run_seconds, paid = start, "steps", "", 0.0, 0.0
     info: dict[str, float] = {}
     before, ended = start - record.steps, False
 
     def save(final: bool) -> None:
-        if checkpoint is None or not (final or checkpoint.due):
+        if checkpoint is None or not (final or checkpoint.due) or not writes(loop.mesh):
             return
         # An interrupt may have come between a state and its record; then the last file stays.
         if done > start and done - record.steps == before:
@@ -130,10 +135,24 @@ def run(
             if kept is not None:
                 state, record, done, run_seconds, stop, message, _ = kept
                 forward(batches, kept)
-        with Progress(progress, steps, start) as bar:
+        if budget is not None:
+            paid = solver.evaluations(problem, state, done) or 0.0
+        with Progress(progress if writes(loop.mesh) else False, steps, start) as bar:
             per_step = None
             while done < start + steps and stop == "steps":
-                size = _next_size(per_step, start + steps - done)
+                state, settled = solver.look(problem, state, record)
+                if settled:
+                    stop = "converged"
+                    break
+                # A solver looks at fixed steps, not where time has cut the chunks.
+                until = solver.next_look(state) or start + steps
+                size = agreed(_next_size(per_step, min(until, start + steps) - done), loop.mesh)
+                if budget is not None:
+                    within = budget.steps(solver, problem, state, paid, done, per_step)
+                    if within == 0:
+                        stop, message = "budget", f"the budget of {budget} ended after {done} steps"
+                        break
+                    size = size if within is None else min(size, within)
                 spent_before = spent()
                 began = time.perf_counter()
                 new, columns, finite, made = loop.chunk(state, done, size)
@@ -164,6 +183,8 @@ def run(
         stop, message = "interrupted", f"interrupted after {done} steps; the fit so far is kept"
     finally:
         save(final=True)
+    if budget is not None:
+        budget.spend((solver.evaluations(problem, state, done) or 0.0) - paid)
     if stop in ("not finite", "callback failed"):
         if strict:
             raise RitzError(message)

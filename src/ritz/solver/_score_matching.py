@@ -9,6 +9,7 @@ import paramax
 from jaxtyping import Array, Float, Key, PyTree
 
 from ritz._errors import whole_number
+from ritz._mesh import split_draws
 from ritz.solver._base import AbstractSolver, check_moves
 from ritz.solver._gaussian import full_rank_of
 
@@ -47,7 +48,7 @@ class ScoreMatching(AbstractSolver):
         noise_key, data_key = jax.random.split(key)
         noise = jax.random.normal(noise_key, (n, q.dim), q.loc.dtype)
         at = lambda x: problem.score_at(x, data_key, batch)
-        values, scores = jax.vmap(at)(q.loc + noise @ tril.T)
+        values, scores = jax.vmap(at)(split_draws(q.loc + noise @ tril.T))
         apart = jax.vmap(_matched)(noise, scores @ tril)
         # The average of the covariances I + zz' - (m - z)(m - z)'.
         identity = jnp.eye(q.dim, dtype=noise.dtype)

@@ -13,11 +13,15 @@ from ritz.target._base import (
 from ritz.target._batched import from_batches
 from ritz.target._failure import NeedsValues, label, needs_values
 from ritz.target._from_numpyro import from_numpyro
+from ritz.target._from_pymc import from_pymc, is_pymc
+from ritz.target._from_stan import from_stan
 from ritz.target._interactions import interactions
 from ritz.target._log_density import LogDensityTarget, from_log_density
 from ritz.target._numpyro import NumPyroTarget
+from ritz.target._pymc import PyMCTarget
 from ritz.target._saved import SavedTarget
 from ritz.target._simulated import SimulatedTarget, from_simulator
+from ritz.target._stan import StanTarget
 
 __all__ = [
     "LOG_DET",
@@ -25,17 +29,22 @@ __all__ = [
     "LogDensityTarget",
     "NeedsValues",
     "NumPyroTarget",
+    "PyMCTarget",
     "Quantity",
     "SavedTarget",
     "SimulatedTarget",
     "Site",
+    "StanTarget",
     "check_values",
     "float_dtype",
     "from_batches",
     "from_log_density",
     "from_numpyro",
+    "from_pymc",
     "from_simulator",
+    "from_stan",
     "interactions",
+    "is_pymc",
     "label",
     "named",
     "needs_values",

@@ -13,6 +13,7 @@ import paramax
 from jaxtyping import Array, Float, Key, PyTree
 
 from ritz._errors import RitzError
+from ritz._mesh import place
 
 # The term of a site's Jacobian is named after the site and this, which no site's name ends in.
 LOG_DET = " log_det"
@@ -189,6 +190,15 @@ class AbstractTarget(eqx.Module):
         Raises:
             RitzError: if there is none, naming the site.
         """
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """Arrays that may have a row for each observation, by name."""
+        return {}
+
+    def on(self, mesh: Any) -> Any:
+        """The same target with its arrays on the devices of a mesh."""
+        return place(self, mesh, rows=False)
 
     def pack(self, values: dict[str, Any]) -> Any:
         """The user's own structure (pytree) of named values."""

@@ -1,5 +1,6 @@
 """Targets from NumPyro models; discrete latent sites are summed out."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from ritz._mesh import place
 from ritz.target import _effects as effects
 from ritz.target import _factors, _posterior, _terms
 from ritz.target._base import (
@@ -89,6 +91,17 @@ class NumPyroTarget(AbstractTarget):
     @property
     def has_model(self) -> bool:
         return True
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        given = inspect.signature(self.model).bind_partial(*self.args, **self.kwargs).arguments
+        leaves = jax.tree.leaves_with_path(dict(given))
+        name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
+        return {name(path): leaf for path, leaf in leaves if isinstance(leaf, jax.Array)}
+
+    def on(self, mesh: Any) -> Any:
+        args, kwargs = place((self.args, self.kwargs), mesh)
+        return dataclasses.replace(self, args=args, kwargs=kwargs)
 
     def run(
         self,
