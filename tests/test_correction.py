@@ -132,5 +132,7 @@ def test_without_weights_there_is_no_correction(fits):
 
     rough = dataclasses.replace(fits[0], q=Sampler(jnp.zeros(1), jnp.zeros(1)))
     assert not hasattr(rough, "refine")
-    with pytest.raises(RitzError, match="refine: 'bootstrap' arrived; choose from importance, flow"):
+    with pytest.raises(
+        RitzError, match="refine: 'bootstrap' arrived; choose from importance, flow"
+    ):
         fits[0].refine("bootstrap")
