@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import ritz
 from ritz.cli import app
 from ritz.solver import Budget
+from ritz.target import library
 
 SCALES = jnp.array([1.0, 0.1, 3.0])
 TARGET = ritz.target.from_log_density(lambda x: -0.5 * ((x / SCALES) ** 2).sum(), jnp.ones(3))
@@ -53,8 +54,10 @@ def test_the_default_search_stays_within_it(limit):
     assert found.info["evaluations"] <= whole.info["evaluations"]
     again = fit(budget={"evaluations": limit})
     assert np.array_equal(found.sample(9), again.sample(9))
-    if found.stop_reason == "budget":
-        assert found.status == "doubtful"
+    # What was left undone, a look as well as a run, is never called converged.
+    same = found.info["evaluations"] == whole.info["evaluations"]
+    assert found.stop_reason == ("converged" if same else "budget")
+    assert (found.status == "ok") == same
     assert np.isfinite(found.sample(9)).all()
 
 
@@ -102,7 +105,8 @@ def test_resume_goes_on_where_the_budget_ended(tmp_path):
 @pytest.mark.parametrize(
     "given",
     [30, "30s", {}, {"seconds": 0}, {"seconds": True}, {"minutes": 1}, {"seconds": float("nan")},
-     {"seconds": 1, "evaluations": 1}, {"evaluations": -5}, {"seconds": "3"}, [3]],
+     {"seconds": 1, "evaluations": 1}, {"evaluations": -5}, {"seconds": "3"}, [3],
+     {"evaluations": 10**400}],
 )  # fmt: skip
 def test_anything_else_is_refused_in_a_line(given):
     with pytest.raises(ritz.RitzError, match=r"^budget=.*expected a positive number") as error:
@@ -110,6 +114,48 @@ def test_anything_else_is_refused_in_a_line(given):
     assert "\n" not in str(error.value)
     with pytest.raises(ritz.RitzError):
         Budget(given)
+
+
+def test_numpys_numbers_are_numbers():
+    assert Budget({"evaluations": np.int64(1000)}).left == 1000.0
+    assert Budget({"evaluations": np.float32(10.0)}).left == 10.0
+
+
+class Dearer:
+    """A solver whose steps cost one each, and ten from the eleventh on."""
+
+    def evaluations(self, problem, state, steps):
+        return float(min(steps, 10) + 10 * max(steps - 10, 0))
+
+
+@pytest.mark.parametrize(("limit", "within"), [(5, 5), (10, 10), (19, 10), (20, 11), (1000, 109)])
+def test_steps_that_do_not_all_cost_the_same(limit, within):
+    budget = Budget({"evaluations": limit})
+    assert budget.steps(Dearer(), None, None, 0.0, 0, None) == within
+
+
+def test_a_hierarchy_that_is_cut_while_it_is_recentred_says_so():
+    """Its last run is given up for the one before, which had converged."""
+    packaged = library.get("eight_schools_centered")
+    whole = ritz.fit(packaged.model, packaged.data(), progress=False)
+    said = set()
+    for share in (0.05, 0.1, 0.2, 0.3):
+        budget = {"evaluations": share * whole.info["evaluations"]}
+        found = ritz.fit(packaged.model, packaged.data(), progress=False, budget=budget)
+        said.add((found.stop_reason, found.status))
+    assert said == {("budget", "doubtful")}
+
+
+def test_an_interrupt_between_runs_keeps_what_there_is(monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ritz._automatic._missed", interrupt)
+    found = fit()
+    assert (found.stop_reason, found.status) == ("interrupted", "doubtful")
+    assert np.isfinite(found.sample(9)).all()
+    with pytest.raises(KeyboardInterrupt):
+        fit(strict=True)
 
 
 def test_on_the_command_line():

@@ -152,6 +152,7 @@ def test_a_mesh_of_one_device_is_told_and_changes_nothing():
         ("all", "mesh: 'all' arrived"),
         ([], "mesh: a list arrived"),
         ([1, 2], "mesh: a list arrived"),
+        (2 * jax.devices()[:1], "mesh names a device twice"),
     ],
 )
 def test_what_is_no_mesh_is_refused(mesh, words):

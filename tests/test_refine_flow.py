@@ -1,5 +1,7 @@
 """A doubtful fit refined by a flow: right afterwards, or said not to be."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from scipy import stats
 
 import ritz
-from ritz import RitzError, _flowed
+from ritz import RitzError, _flowed, _whitened
 from ritz.family import spline
 from ritz.family._flow_parts import placed
 
@@ -97,6 +99,28 @@ def test_a_flow_that_goes_on_moving_is_doubted(monkeypatch):
     assert any("still moving" in reason for reason in fit.reasons)
 
 
+def test_a_stage_that_did_not_run_settles_nothing(monkeypatch):
+    rough, run = gaussian(banana()), _flowed.run
+
+    def fails(problem, solver, steps, key, **options):
+        result = run(problem, solver, min(steps, 300), key, **options)
+        first = steps == _flowed._STEPS
+        return result if first else dataclasses.replace(result, stop_reason="not finite")
+
+    monkeypatch.setattr(_flowed, "run", fails)
+    fit = rough.refine("flow")
+    assert fit.status == "doubtful"
+
+    def interrupted(problem, solver, steps, key, **options):
+        return dataclasses.replace(
+            run(problem, solver, 10, key, **options), stop_reason="interrupted"
+        )
+
+    monkeypatch.setattr(_flowed, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rough.refine("flow")
+
+
 def test_what_is_right_already_is_kept():
     target = ritz.target.from_log_density(lambda x: -0.5 * (x**2).sum(), jnp.zeros(3))
     rough = gaussian(target)
@@ -136,6 +160,21 @@ def test_discrete_coordinates_are_refused():
     fit = ritz.fit(choices, (jnp.array(0.5),), discrete="score", steps=20, progress=False)
     with pytest.raises(RitzError, match="moves continuous coordinates only"):
         fit.refine("flow")
+
+
+def test_what_was_refined_before_is_not_said_again():
+    fit = gaussian(banana()).refine("nuts")
+    assert "refined by NUTS" in fit.explain()
+    again = fit.refine("importance")
+    assert "NUTS" not in again.explain()
+    assert again.correction == "importance"
+
+
+def test_five_thousand_dimensions_have_somewhere_to_start():
+    target = ritz.target.from_log_density(lambda x: -0.5 * (x**2).sum(), jnp.zeros(5000))
+    q = ritz.family.mean_field(target, jnp.zeros(5000), scale=1.0)
+    found = _whitened.whitened(q, target, jax.random.key(0), "nuts")
+    assert found.factor.shape == (5000,)
 
 
 def test_another_word_is_refused():

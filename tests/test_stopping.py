@@ -9,7 +9,7 @@ from scipy.signal import lfilter
 
 import ritz
 from ritz.solver import Checkpoint, adam, run
-from ritz.solver._stopping import FIRST, NATS, SHARE, next_look, settled
+from ritz.solver._stopping import FIRST, NATS, SHARE, next_look, trend, worth
 
 LENGTH = 12_000
 STEPS = np.arange(1, LENGTH + 1)
@@ -28,6 +28,11 @@ NOISES = {
     "correlated": correlated,
     "calming down": lambda rng, n: rng.normal(size=n) * (0.5 + 3 * np.exp(-np.arange(n) / 1000)),
 }
+
+
+def settled(loss, nats=NATS):
+    found = trend(loss)
+    return found.most < worth(found, nats)
 
 
 def plateau(rng):

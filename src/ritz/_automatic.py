@@ -13,6 +13,7 @@ from ritz import _adapt
 from ritz._compile import compile
 from ritz._draws import generator
 from ritz._errors import RitzError
+from ritz._mesh import agreed, mesh_of
 from ritz._posterior import DRAWS, drawn, smooth
 from ritz.estimator import pathwise
 from ritz.family import FullRank, Mixture, full_rank
@@ -121,35 +122,18 @@ def search(
         a `Found`.
     """
     runs = _Runs(target, key, callbacks, progress, kept, budget)
-    told = _centred(runs, first)
-    target, first = runs.target, runs.first
-    large = _looked_at(target) > SIDE_BY_SIDE
-    several = 1 if large or target.dim > _FEWER_STARTS else len(_BOXES)
-    near = [full_rank(target, x) for x in _around(target, first, runs.rng)[:several]]
-    for start in (*near, *_far_from(runs.ends[0][0], target, runs.rng)[:several]):
-        if runs.ended or not runs.go(start):
-            break
-    modes = _modes(runs.fine)
-    lines = [*told, _of_starts(how, runs, modes)]
-    lines += ["fewer starts than for small data, and gradients one after another"] * large
-    q, looks, rough = _proposal(modes), 0, False
-    while looks < _ROUNDS and not runs.ended and runs.afford(_LOOK / 3):
-        at, looks = _missed(_proposal(modes, _LOOKING), target, key, looks), looks + 1
-        rough = at is not None
-        if at is None or not runs.go(_near(modes[0][0], at)):
-            break
-        modes = _modes(runs.fine)
-        q = _proposal(modes)
-        if not any(end is runs.ends[-1] for end in modes):
-            lines.append("a search from the draw of the largest weight led to nothing new")
-            break
-        lines.append("a mode or a part of one was found from the draw of the largest weight")
-    best = modes[0][1]
-    if runs.ended:
-        last = runs.ends[-1][1]
-        best = dataclasses.replace(best, stop_reason=last.stop_reason, message=last.message)
-        if strict and last.stop_reason not in ("callback", "budget"):
-            raise RitzError(last.message)
+    try:
+        _explore(runs, first, how)
+    except KeyboardInterrupt:  # between runs; within one, `run` has kept what there is
+        if strict or not runs.ends:
+            raise
+        runs.ended, runs.stop = True, ("interrupted", "interrupted; the fit so far is kept")
+    best = _modes(runs.fine)[0][1]
+    if runs.stop is not None:
+        reason, message = runs.stop
+        best = dataclasses.replace(best, stop_reason=reason, message=message)
+        if strict and reason not in ("callback", "budget"):
+            raise RitzError(message)
     if best.stop_reason == "not finite":
         warnings.warn(best.message, RuntimeWarning, stacklevel=4)
         if strict:
@@ -158,28 +142,65 @@ def search(
     if best.stop_reason == "steps" and loss[-min(len(loss), 10)] - loss[-1] > _MOVING:
         moving = f"the search was still moving after {best.steps:,} steps"
         best = dataclasses.replace(best, message=moving)
-    lines += [
+    result = dataclasses.replace(
+        best, steps=runs.steps, run_seconds=runs.seconds, compiled=runs.compiled
+    )
+    q = _proposal(_modes(runs.fine)) if runs.refitted is None else runs.refitted
+    return Found(
+        runs.target,
+        q,
+        result,
+        runs.cost + 2 * _POINTS + runs.seen / 3,
+        [*runs.lines, "draws resampled by Pareto-smoothed importance weights"],
+        runs.refitted is not None,
+    )
+
+
+def _explore(runs: "_Runs", first: Any, how: str) -> None:
+    """All runs, the looks for what they have missed, and the mixture that learns from weights."""
+    runs.lines += _centred(runs, first)
+    target, first = runs.target, runs.first
+    large = _looked_at(target) > SIDE_BY_SIDE
+    several = 1 if large or target.dim > _FEWER_STARTS else len(_BOXES)
+    near = [full_rank(target, x) for x in _around(target, first, runs.rng)[:several]]
+    far = [] if runs.ended else _far_from(runs.ends[0][0], target, runs.rng)[:several]
+    for start in (*near, *far):
+        if runs.ended or not runs.afford(0.0) or not runs.go(start):
+            break
+    modes = _modes(runs.fine)
+    runs.lines.append(_of_starts(how, runs, modes))
+    if large:
+        runs.lines.append("fewer starts than for small data, and gradients one after another")
+    looks, rough = 0, False
+    while looks < _ROUNDS and not runs.ended and runs.afford(_LOOK / 3):
+        at = _missed(_proposal(modes, _LOOKING), target, runs.key, looks)
+        rough, looks, runs.seen = at is not None, looks + 1, runs.seen + _LOOK
+        if at is None or not runs.go(_near(modes[0][0], at)):
+            break
+        modes = _modes(runs.fine)
+        if not any(end is runs.ends[-1] for end in modes):
+            runs.lines.append("a search from the draw of the largest weight led to nothing new")
+            break
+        runs.lines.append("a mode or a part of one was found from the draw of the largest weight")
+    runs.lines += [
         f"a full-rank Gaussian for each by natural gradient, which ends by itself: "
         f"{', '.join(f'{n}' for n in runs.made)} steps",
         "a proposal with parts "
         + " and ".join(f"{s:.2g}" for s in _scales(target.dim)[1:])
         + " times as wide beside each, for its tails",
     ]
-    seen, refits = looks * _LOOK, 0
-    many = _adapt.ROUNDS * DRAWS / 3
-    if rough and not runs.ended and target.dim <= _adapt.MOST_DIMENSIONS and runs.afford(many):
-        q, more = _adapt.adapted(q, target, jax.random.fold_in(key, 4000))
-        seen, refits = seen + more, more // DRAWS - 1
-    if refits:
-        lines.append(
-            f"refitted {refits} times to its own weighted draws, as weights said that it was far "
-            "from the posterior"
-        )
-    lines.append("draws resampled by Pareto-smoothed importance weights")
-    result = dataclasses.replace(
-        best, steps=runs.steps, run_seconds=runs.seconds, compiled=runs.compiled
-    )
-    return Found(target, q, result, runs.cost + 2 * _POINTS + seen / 3, lines, refits > 0)
+    if not rough or runs.ended or target.dim > _adapt.MOST_DIMENSIONS:
+        return
+    if runs.afford(_adapt.ROUNDS * DRAWS / 3):
+        key = jax.random.fold_in(runs.key, 4000)
+        q, more = _adapt.adapted(_proposal(modes), target, key)
+        runs.seen, refits = runs.seen + more, more // DRAWS - 1
+        if refits:
+            runs.refitted = q
+            runs.lines.append(
+                f"refitted {refits} times to its own weighted draws, as weights said that it was "
+                "far from the posterior"
+            )
 
 
 class _Runs:
@@ -195,6 +216,11 @@ class _Runs:
         self.ends: list[tuple[FullRank, Result]] = []
         self.first: Any = None
         self.made: list[int] = []
+        # Why no other run is made, where it is not that all have been.
+        self.stop: tuple[str, str] | None = None
+        self.lines: list[str] = []
+        self.seen = 0
+        self.refitted: Mixture | None = None
         self.cost, self.seconds, self.steps = 0.0, 0.0, 0
         self.compiled = self.ended = False
 
@@ -202,8 +228,10 @@ class _Runs:
         """Whether so many more evaluations are within the budget, of which they are then part."""
         if self.budget is None:
             return True
-        fine = self.budget.allows(evaluations)
+        fine = bool(agreed(self.budget.allows(evaluations), mesh_of(self.target)))
         self.budget.spend(evaluations if fine else 0.0)
+        if not fine and self.stop is None:
+            self.stop = "budget", f"the budget of {self.budget} ended before all was looked at"
         return fine
 
     def go(self, start: FullRank) -> bool:
@@ -230,6 +258,8 @@ class _Runs:
         q: Any = paramax.unwrap(problem.family_at(result.state.params))
         self.ends.append((q, result))
         self.ended = result.stop_reason in ENDED
+        if self.ended:
+            self.stop = result.stop_reason, result.message
         return not self.ended
 
     def recentre(self, share: dict[str, Any], at: Any) -> None:

@@ -14,6 +14,7 @@ from ritz.family._coupling import spline
 from ritz.family._flow_parts import placed
 from ritz.objective import AbstractObjective, Problem, negative_elbo, wake_sleep
 from ritz.solver import History, adam, run
+from ritz.solver._run import Result
 
 # Stages, each of twice the steps of the one before, at these rates.
 _STEPS, _RATES = 4000, (0.02, 0.01, 0.01, 0.01)
@@ -64,27 +65,32 @@ def flowed(q: Any, target: Any, key: jax.Array) -> Flowed:
     before, settled, steps, seen, history = None, False, 0, 0.0, History()
     for at, rate in enumerate(_RATES):
         objective, n = negative_elbo(_DRAWS, "mc"), _STEPS * 2**at
-        flow, history = _run(flow, target, objective, n, rate, jax.random.fold_in(walk, at))
+        flow, result = _run(flow, target, objective, n, rate, jax.random.fold_in(walk, at))
+        steps, seen = steps + result.steps, seen + _DRAWS * result.steps + DRAWS / 3
+        if result.steps == 0 or result.stop_reason == "not finite":
+            break
+        history = result.history
         after = _moments(flow, target, jax.random.fold_in(look, at))
-        steps, seen = steps + n, seen + _DRAWS * n + DRAWS / 3
         settled, before = before is not None and _same(before, after), after
         if settled:
             break
     end = jax.random.fold_in(walk, len(_RATES))
-    flow, _ = _run(flow, target, wake_sleep(_TAIL_DRAWS), _TAIL_STEPS, _TAIL_RATE, end)
-    seen += _TAIL_DRAWS * _TAIL_STEPS / 3
-    return Flowed(flow, history, seen, steps + _TAIL_STEPS, settled)
+    flow, result = _run(flow, target, wake_sleep(_TAIL_DRAWS), _TAIL_STEPS, _TAIL_RATE, end)
+    seen += _TAIL_DRAWS * result.steps / 3
+    return Flowed(flow, history, seen, steps + result.steps, settled)
 
 
 def _run(
     q: Any, target: Any, objective: AbstractObjective, steps: int, rate: float, key: jax.Array
-) -> tuple[Any, History]:
+) -> tuple[Any, Result]:
     problem, solver = Problem(target, q, objective, pathwise()), adam(rate, steps, clip=q.clip)
     with warnings.catch_warnings():
         # Whether it has led anywhere is seen from its weights.
         warnings.filterwarnings("ignore", "step .* is not finite", RuntimeWarning)
         result = run(problem, solver, steps, key, progress=False)
-    return problem.family_at(solver.answer(result.state)), result.history
+    if result.stop_reason == "interrupted":  # the fit that it was to improve is still there
+        raise KeyboardInterrupt
+    return problem.family_at(solver.answer(result.state)), result
 
 
 def _moments(q: Any, target: Any, key: jax.Array) -> tuple[np.ndarray, np.ndarray, float]:

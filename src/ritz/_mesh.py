@@ -33,7 +33,8 @@ def as_mesh(given: Any) -> Mesh:
         given: a `jax.sharding.Mesh`, a list of devices, or how many of `jax.devices()`.
 
     Raises:
-        RitzError: for anything else, more devices than there are, or none of this process.
+        RitzError: for anything else, more devices than there are, one twice, or none of this
+            process.
 
     >>> as_mesh(1).size
     1
@@ -56,6 +57,8 @@ def as_mesh(given: Any) -> Mesh:
                 f"mesh: {described(given)} arrived, expected a jax.sharding.Mesh, a list of "
                 "jax.devices(), or how many of them"
             )
+    if len(set(devices)) < len(devices):
+        raise RitzError("mesh names a device twice; give each once")
     if all(d.process_index != jax.process_index() for d in devices):
         raise RitzError(
             f"mesh has no device of process {jax.process_index()}, which runs this; give one of "

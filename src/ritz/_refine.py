@@ -17,12 +17,14 @@ def refine(fit: Any, how: Any, key: jax.Array) -> Any:
     """See `Fit.refine`."""
     if how not in WAYS:
         raise RitzError(f"refine: {how!r} arrived; {suggest(str(how), WAYS)}")
-    better = dataclasses.replace(fit, correction="importance", info=dict(fit.info))
+    info = {name: value for name, value in fit.info.items() if name not in ("nuts", "refined")}
+    better = dataclasses.replace(fit, correction="importance", info=info)
     if how == "importance":
         return better
     spent_before, began = spent(), time.perf_counter()
     if how == "nuts":
-        better.correction = "nuts"
+        # Whether these chains are right does not depend on how the run before them ended.
+        better.correction, better.stop_reason = "nuts", "converged"
         stored, found = _nuts.run(fit.q, fit.target, key)
         better.info |= {"nuts": found}
         better.info["refined"] = [
@@ -43,7 +45,7 @@ def _by_flow(fit: Any, corrected: Any, key: jax.Array) -> Any:
 
     found = flowed(fit.q, fit.target, key)
     cost = f"{found.evaluations:,.0f} gradient evaluations"
-    info = fit.info | {
+    info = corrected.info | {
         "family": found.q.registered_as,
         "objective": "NegativeELBO, then WakeSleep",
         "solver": "adam",

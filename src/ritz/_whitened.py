@@ -46,7 +46,7 @@ def whitened(q: Any, target: Any, key: jax.Array, how: str) -> Whitened:
         )
     drawn = _posterior.drawn(q, target, _posterior.DRAWS, key)
     finite = np.isfinite(drawn["log_weights"])
-    if finite.sum() <= target.dim:
+    if finite.sum() < min(target.dim + 1, len(finite) // 4):
         raise RitzError(
             f"refine({how!r}) has nowhere to start: the log density is finite at {finite.sum()} of "
             f"{len(finite)} draws; fit again from another start"

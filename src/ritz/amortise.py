@@ -13,10 +13,11 @@ import numpy as np
 from ritz._amortised import Amortised
 from ritz._compile import compile, spent
 from ritz._errors import RitzError, whole_number
+from ritz._models import make_target
+from ritz._parts import as_key
 from ritz.estimator import pathwise
 from ritz.family import AbstractAmortised, amortised
 from ritz.family._amortised import by_name
-from ritz.fit import as_key, make_target
 from ritz.objective import Problem, amortised_forward_kl
 from ritz.solver import adam, optax_solver, run
 from ritz.target import NumPyroTarget, SimulatedTarget

@@ -8,7 +8,7 @@ import numpy as np
 
 from ritz._compile import compile
 from ritz._errors import RitzError
-from ritz.fit import make_target
+from ritz._models import make_target
 from ritz.target import LOG_DET, term_name
 
 

@@ -4,37 +4,25 @@ import functools
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ritz import _automatic, _discrete
+from ritz import _automatic, _discrete, _parts
 from ritz import data as _data
 from ritz import family as _family
-from ritz import solver as _solvers
 from ritz._checkpoints import Checkpoints
 from ritz._compile import spent
-from ritz._errors import RitzError, suggest, takes, whole_number
+from ritz._errors import RitzError
 from ritz._mesh import as_mesh, mesh_of, told, writes
+from ritz._models import targeted
 from ritz._result import Fit
-from ritz.estimator import AbstractEstimator, default
-from ritz.objective import AbstractObjective, Problem, Program, linearised_elbo, negative_elbo
-from ritz.solver import AbstractSolver, Budget, adam, optax_solver, run
+from ritz.objective import AbstractObjective, Problem
+from ritz.solver import AbstractSolver, Budget, run
 from ritz.solver._checkpoint import EVERY
-from ritz.target import (
-    AbstractTarget,
-    check_values,
-    from_batches,
-    from_numpyro,
-    from_pymc,
-    is_pymc,
-)
-from ritz.target._centring import centred, fits
+from ritz.target import AbstractTarget
 
-FULL_RANK_UP_TO = 50
 LR, DRAWS = 0.02, 4
 
 
@@ -142,13 +130,13 @@ def fit(
     True
     """
     began, spent_before = time.perf_counter(), spent()
-    key = as_key(seed)
+    key = _parts.as_key(seed)
     mesh = None if mesh is None else as_mesh(mesh)
     limit = None if budget is None else Budget(budget)
     kept = _kept(checkpoint, checkpoint_every)
     treatment, by_site = _discrete.split(discrete)
-    target, batches, binding = _target(model, data, treatment)
-    target = _resumed(target, init)
+    target, batches, binding = targeted(model, data, treatment)
+    target = _parts.resumed(target, init)
     start_key, run_key, fit_key = jax.random.split(key, 3)
     asked = (family, objective, estimator, solver, steps, lr, draws)
     looped = {"callbacks": callbacks, "progress": progress, "strict": strict, "budget": limit}
@@ -175,7 +163,7 @@ def fit(
             "data as arguments, in arrays"
         )
     if batches is None and all(part is None for part in asked) and _automatic.serves(target):
-        x, how = _point(target, init, start_key)
+        x, how = _parts.point_of(target, init, start_key)
         found = _automatic.search(target, x, how, run_key, kept=kept, **looped)
         target, q, result = found.target, found.q, found.result
         made = {
@@ -191,16 +179,19 @@ def fit(
         lr, draws = LR if lr is None else lr, DRAWS if draws is None else draws
         changes = isinstance(objective, AbstractObjective) and objective.changes
         asked_steps = AbstractSolver.steps if steps is None and changes else steps
-        chosen = _solver(solver, lr, asked_steps)
-        q, how = _start(target, family, chosen.families, init, start_key)
+        chosen = _parts.solver_of(solver, lr, asked_steps)
+        q, how = _parts.start_of(target, family, chosen.families, init, start_key)
         if solver is None and q.solver is not None:
-            solver, chosen = q.solver, _solver(q.solver, lr, asked_steps)
+            solver, chosen = q.solver, _parts.solver_of(q.solver, lr, asked_steps)
         elif solver is None or solver == "adam":
-            chosen = _solver(None, lr, asked_steps, q.clip)
+            chosen = _parts.solver_of(None, lr, asked_steps, q.clip)
         steps = chosen.steps if steps is None else steps
         q = chosen.prepare(q)
         problem = Problem(
-            target, q, _objective(objective, draws, q), _estimator(estimator, q, target, by_site)
+            target,
+            q,
+            _parts.objective_of(objective, draws, q),
+            _parts.estimator_of(estimator, q, target, by_site),
         )
         looped |= {"batches": batches, "checkpoint": None if kept is None else kept.run()}
         result = run(problem, chosen, steps, run_key, **looped)
@@ -208,7 +199,7 @@ def fit(
         q, target = problem.family_at(answer), problem.target_at(answer)
         made = {
             "objective": type(problem.objective).__name__,
-            "solver": _solver_name(solver, chosen, lr, q.clip),
+            "solver": _parts.solver_name(solver, chosen, lr, q.clip),
             "start": how,
             "evaluations": chosen.evaluations(problem, result.state, result.steps),
         }
@@ -258,177 +249,11 @@ def _kept(checkpoint: Any, every: Any) -> Checkpoints | None:
     return Checkpoints(checkpoint, every)
 
 
-def make_target(model: Any, data: Any = None) -> AbstractTarget:
-    """The target that `fit(model, data)` would fit.
-
-    Raises:
-        RitzError: where the data and the model do not fit.
-    """
-    return _target(model, data)[0]
-
-
-def _target(model: Any, data: Any, discrete: Any = None) -> tuple[AbstractTarget, Any, Any]:
-    """The target, its batches and its binding (None where there are none)."""
-    if isinstance(model, AbstractTarget):
-        if discrete is not None:
-            raise RitzError(
-                "discrete arrived with a target, which has decided it; give it to "
-                "ritz.target.from_numpyro"
-            )
-        if data is None:
-            return model, None, None
-        raise RitzError(
-            "data arrived with a target that holds its own; pass fit(model, data), or rebuild the "
-            "target with the new data"
-        )
-    if is_pymc(model):
-        if data is None:
-            return from_pymc(model), None, None
-        raise RitzError(
-            "data arrived with a PyMC model, which holds its own; give it other data with "
-            "pm.set_data, and leave out data"
-        )
-    if not callable(model):
-        packaged = f"; for a packaged one, ritz.target.library.get({model!r})"
-        raise RitzError(
-            f"a model arrived as {type(model).__name__}; expected a NumPyro model function or a "
-            f"target from ritz.target.from_log_density{packaged if isinstance(model, str) else ''}"
-        )
-    if isinstance(data, _data.Batches):
-        return from_batches(model, data, discrete=discrete), data, None
-    binding = _data.bind(model, data)
-    return from_numpyro(model, binding.args, binding.kwargs, discrete=discrete), None, binding
-
-
-def _resumed(target: AbstractTarget, init: Any) -> AbstractTarget:
-    """The target with the parameters of its own, and the coordinates, of an earlier fit."""
-    if not isinstance(init, Fit):
-        return target
-    centring = getattr(init.target, "centring", {})
-    if centring and fits(target, centring):
-        target = centred(target, centring)
-    form = lambda target: [(name, value.shape) for name, value in target.trained.items()]
-    if target.params is None or form(init.target) != form(target):
-        return target
-    treedef = jax.tree.structure(target.params)
-    return target.with_params(jax.tree.unflatten(treedef, jax.tree.leaves(init.target.params)))
-
-
 def _shown(name: str, value: jax.Array) -> str:
     if value.size > 4:
         return f"{name}: {value.size:,} numbers"
     numbers = ", ".join(f"{v:.4g}" for v in np.asarray(value).ravel())
     return f"{name} = {numbers if value.ndim == 0 else f'[{numbers}]'}"
-
-
-def _start(
-    target: Any, family: Any, moved: tuple[str, ...], init: Any, key: jax.Array
-) -> tuple[Any, str]:
-    n = target.continuous_dim
-    if family is None and n > 0:
-        family = "full_rank" if n <= FULL_RANK_UP_TO else "mean_field"
-        family = family if not moved or family in moved else moved[0]
-    x, how = _point(target, init, key)
-    if isinstance(init, Fit) and isinstance(family, str) and _family.name_of(init.q) == family:
-        return init.q.for_target(target), "an earlier fit"
-    return _family.build(family, target, x), how
-
-
-def _point(target: Any, init: Any, key: jax.Array) -> tuple[jax.Array, str]:
-    if init is None:
-        return target.start(key)
-    if isinstance(init, Fit):
-        form = lambda target: [(s.name, s.shape) for s in target.sites]
-        if form(init.target) != form(target):
-            raise RitzError(
-                f"init is a fit of other sites: it has {init.target.describe()}, the target has "
-                f"{target.describe()}"
-            )
-        return jnp.asarray(init.unconstrained_mean()), "an earlier fit's mean"
-    values = check_values(target.sites, target.unpack(init), partial=True)
-    given = {name: np.asarray(value, float) for name, value in values.items()}
-    if all(site.name in given for site in target.sites):
-        x = target.unconstrain(given)
-        how = "the values given"
-    else:
-        base, base_how = target.start(key)
-        defaults = {s.name: target.constrain(base)[s.name] for s in target.sites}
-        x = target.unconstrain(defaults | given)
-        how = f"the values given, and {base_how}"
-    for site in target.sites:
-        if not np.isfinite(np.asarray(site.take(x))).all():
-            raise RitzError(
-                f"init for site {site.name!r} is outside its support {site.support}, or on its edge"
-            )
-    return x, how
-
-
-def _estimator(given: Any, q: Any, target: Any, by_site: Callable[[str], Any]) -> Any:
-    """The estimator of all choices; the one given is for the continuous coordinates."""
-    if given is not None:
-        _part("estimator", given, AbstractEstimator, "pathwise", lambda: None)
-    return _discrete.estimator(given, q, target, by_site) or given or default(q)
-
-
-def _solver(solver: Any, lr: Any, steps: Any, clip: float | None = None) -> AbstractSolver:
-    if solver is None or solver == "adam":
-        return adam(lr, None if steps is None else max(whole_number("steps", steps, 0), 1), clip)
-    if isinstance(solver, str):
-        known = _solvers.registered()
-        if solver not in known:
-            raise RitzError(f"no solver {solver!r}; {suggest(solver, known)}")
-        return known[solver].build()
-    return solver if isinstance(solver, AbstractSolver) else optax_solver(solver)
-
-
-def _solver_name(given: Any, chosen: AbstractSolver, lr: float, clip: float | None) -> str:
-    if given is None or given == "adam":
-        return f"adam (lr {lr:g}, falling{'; gradients clipped' * (clip is not None)})"
-    return given if isinstance(given, str) else type(chosen).__name__
-
-
-def _objective(given: Any, draws: Any, q: Any) -> AbstractObjective:
-    if callable(given) and not isinstance(given, AbstractObjective | type):
-        takes("objective", given, ["q", "target"])
-        return Program(given)
-    if "linearised_entropy" in q.capabilities:
-        default = functools.partial(linearised_elbo, draws)
-    else:
-        entropy = "closed" if "entropy" in q.capabilities else "mc"
-        default = functools.partial(negative_elbo, draws, entropy)
-    return _part("objective", given, AbstractObjective, "negative_elbo", default)
-
-
-def _part(name: str, given: Any, kind: type, example: str, default: Callable[[], Any]) -> Any:
-    if given is None:
-        return default()
-    if not isinstance(given, kind):
-        raise RitzError(
-            f"{name} arrived as {type(given).__name__}, expected one of ritz.{name}, such as "
-            f"ritz.{name}.{example}()"
-        )
-    return given
-
-
-def as_key(seed: Any) -> jax.Array:
-    """A JAX key of an integer or a key.
-
-    Raises:
-        RitzError: for anything else.
-    """
-    if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
-        key = seed
-    elif isinstance(seed, jax.Array) and seed.dtype == jnp.uint32 and seed.shape == (2,):
-        key = jax.random.wrap_key_data(seed)
-    elif isinstance(seed, int | np.integer) and not isinstance(seed, bool) and 0 <= seed < 2**32:
-        key = jax.random.key(int(seed))
-    else:
-        raise RitzError(
-            f"seed={seed!r} arrived, expected an integer from 0 to 2**32 - 1 or a JAX key"
-        )
-    if key.shape != ():
-        raise RitzError(f"seed holds {key.size} keys, expected one; index it")
-    return key
 
 
 def _name(model: Any) -> str:

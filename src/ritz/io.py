@@ -25,8 +25,8 @@ from ritz._container import damaged, read_arrays, write_synced
 from ritz._errors import RitzError
 from ritz._fit_file import Parsed, parse
 from ritz._mesh import mesh_of, writes
+from ritz._models import targeted as make_target
 from ritz._result import Fit
-from ritz.fit import _target as make_target
 from ritz.target import AbstractTarget, SavedTarget, float_dtype
 from ritz.target._centring import centred, fits
 

@@ -12,8 +12,8 @@ from ritz._cells import LOST, by_processes, by_ray, made, packed
 from ritz._checkpoints import data_identity, model_identity
 from ritz._errors import RitzError, described, suggest, whole_number
 from ritz._fingerprint import fingerprint
+from ritz._models import targeted as make_target
 from ritz._result import Fit
-from ritz.fit import _target as make_target
 from ritz.fit import fit
 from ritz.io import load
 from ritz.target import float_dtype
@@ -83,7 +83,7 @@ def sweep(
     data: Any = None,
     grid: Any = None,
     *,
-    directory: str | os.PathLike[str],
+    directory: Any,
     processes: Any = 1,
 ) -> Sweep:
     """Fit a model to each of several data sets with each combination of options.
@@ -124,7 +124,10 @@ def sweep(
     if processes != "ray":
         whole_number("processes", processes, 1)
     sets, options = _data_sets(data), _grid(grid)
-    folder = Path(os.path.expanduser(directory))
+    if not isinstance(directory, str | os.PathLike):
+        raise RitzError(f"sweep: directory: {described(directory)} arrived, expected a path")
+    # Absolute: other machines and later calls may work in other directories.
+    folder = Path(os.path.expanduser(directory)).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -162,7 +165,10 @@ def _data_sets(data: Any) -> dict[str, Any]:
                 f"sweep: data[{name!r}] is batches of an iterable, which can be read once; give "
                 "batches of arrays"
             )
-    return {str(name): value for name, value in data.items()}
+    named = {str(name): value for name, value in data.items()}
+    if len(named) < len(data):
+        raise RitzError(f"sweep: two data sets have one name, of {', '.join(map(str, data))}")
+    return named
 
 
 def _grid(grid: Any) -> dict[str, list[Any]]:
@@ -175,7 +181,7 @@ def _grid(grid: Any) -> dict[str, list[Any]]:
     for name, values in (grid or {}).items():
         if name not in known:
             raise RitzError(
-                f"sweep: grid has {name!r}, which it cannot vary; {suggest(name, known)}"
+                f"sweep: grid has {name!r}, which it cannot vary; {suggest(str(name), known)}"
             )
         if not isinstance(values, list | tuple) or not values:
             raise RitzError(

@@ -1,6 +1,8 @@
 """What a run may cost at most."""
 
+import bisect
 import math
+import numbers
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 from ritz._errors import RitzError, described
 
 KINDS = ("seconds", "evaluations")
+_MOST = 1 << 20  # steps that are looked ahead
 
 
 class Budget:
@@ -32,14 +35,18 @@ class Budget:
     def __init__(self, given: Any) -> None:
         one = isinstance(given, Mapping) and len(given) == 1
         kind, limit = next(iter(given.items())) if one else ("", 0.0)
-        number = isinstance(limit, int | float) and not isinstance(limit, bool)
-        if kind not in KINDS or not number or not 0 < limit < math.inf:
+        number = isinstance(limit, numbers.Real) and not isinstance(limit, bool)
+        try:
+            limit = float(limit) if number else 0.0
+        except OverflowError:
+            limit = math.inf
+        if kind not in KINDS or not 0 < limit < math.inf:
             what = repr(given) if isinstance(given, Mapping | int | float) else described(given)
             raise RitzError(
                 f"budget={what} arrived, expected a positive number of seconds or of gradient "
                 'evaluations: {"seconds": 30} or {"evaluations": 100_000}'
             )
-        self.kind, self.limit = kind, float(limit)
+        self.kind, self.limit = kind, limit
         self.used = 0.0
         self.began = time.perf_counter()
 
@@ -80,11 +87,15 @@ class Budget:
                 f"{type(solver).__name__} does not count gradient evaluations of this problem; "
                 'give budget={"seconds": ...}'
             )
-        each, left = cost(done + 1) - used, self.left - (used - paid)
-        if each > 0:  # the same for every step
-            return max(0, int(left // each))
-        # Known only once a step is made: one at a time.
-        return int(left > 0)
+        left = self.left - (used - paid)
+        if not cost(done + 1) > used:  # known only once a step is made: one at a time
+            return int(left > 0)
+        within = lambda more: cost(done + more) - used <= left
+        # Not every step costs the same: some solvers prepare themselves first.
+        most = 1
+        while most < _MOST and within(most):
+            most *= 2
+        return bisect.bisect_left(range(1, most + 1), True, key=lambda more: not within(more))
 
     def spend(self, evaluations: float | None) -> None:
         """Count what has ended."""

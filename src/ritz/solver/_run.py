@@ -146,13 +146,14 @@ def run(
                     break
                 # A solver looks at fixed steps, not where time has cut the chunks.
                 until = solver.next_look(state) or start + steps
-                size = agreed(_next_size(per_step, min(until, start + steps) - done), loop.mesh)
+                size = _next_size(per_step, min(until, start + steps) - done)
                 if budget is not None:
                     within = budget.steps(solver, problem, state, paid, done, per_step)
-                    if within == 0:
-                        stop, message = "budget", f"the budget of {budget} ended after {done} steps"
-                        break
                     size = size if within is None else min(size, within)
+                size = agreed(size, loop.mesh)
+                if size == 0:
+                    stop, message = "budget", f"the budget of {budget} ended after {done} steps"
+                    break
                 spent_before = spent()
                 began = time.perf_counter()
                 new, columns, finite, made = loop.chunk(state, done, size)

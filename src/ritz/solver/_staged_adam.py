@@ -12,7 +12,7 @@ from ritz._compile import compile
 from ritz.family._base import in_units
 from ritz.solver._base import AbstractSolver
 from ritz.solver._history import History
-from ritz.solver._stopping import NATS, SHARE, next_look, trend
+from ritz.solver._stopping import NATS, next_look, trend, worth
 
 # What the rate is multiplied by from stage to stage.
 _LOWER = 0.3
@@ -143,15 +143,15 @@ class StagedAdam(AbstractSolver):
                 looked=_like(made, state.looked),
             )
         found = trend(history.loss[len(history) - made // history.every :])
-        worth = max(_nats(problem), SHARE * found.noise)
-        if not found.most < worth:
+        least = worth(found, _nats(problem))
+        if not found.most < least:
             return state, False
         gain = float(state.level) - found.level
         left = _LOWER / (1 - _LOWER) * (gain + float(np.hypot(state.se, found.se)))
         drift, patience = float(state.drift), max(_PATIENCE, int(state.began))
-        if not first and left < worth and drift < _DRIFT:
+        if not first and left < least and drift < _DRIFT:
             return state._replace(ended=jnp.ones((), bool)), True
-        rests = drift < (_MOVING if first or left >= worth else _DRIFT)
+        rests = drift < (_MOVING if first or left >= least else _DRIFT)
         if not rests and made < patience:
             return state, False
         return state._replace(

@@ -136,20 +136,20 @@ def _pulled_in(window: np.ndarray, axis: int = 0) -> np.ndarray:
     return np.clip(window, low - reach, high + reach)
 
 
-def settled(loss: np.ndarray, nats: float = NATS) -> bool:
-    """Whether twice as many steps would gain less than is worth them, by the upper limit.
+def worth(found: Trend, nats: float = NATS) -> float:
+    """A gain that is not worth twice the steps: half the noise of one record, or `nats`.
 
     Args:
-        loss: of consecutive steps.
-        nats: a gain that is worth nothing, whatever the noise; 0 for a loss in other units.
+        found: what the trace says.
+        nats: 0 for a loss in other units.
 
     >>> import numpy as np
     >>> noise, steps = np.random.default_rng(0).normal(size=8000), np.arange(8000)
-    >>> settled(noise), settled(noise - steps / 1000)
+    >>> flat, falling = trend(noise), trend(noise - steps / 1000)
+    >>> flat.most < worth(flat), falling.most < worth(falling)
     (True, False)
     """
-    found = trend(loss)
-    return found.most < max(nats, SHARE * found.noise)
+    return max(nats, SHARE * found.noise)
 
 
 def next_look(done: int) -> int:

@@ -69,11 +69,20 @@ def from_stan(program: Any, data: Any = None) -> StanTarget:
 def _path(program: Any) -> tuple[Path, str | None]:
     """The file of a program, and its text where that is what arrived."""
     if isinstance(program, str) and ("{" in program or "\n" in program):
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ritz" / "stan"
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        base = Path(cache) / "ritz" / "stan"
         path = base / f"program_{hashlib.sha256(program.encode()).hexdigest()[:16]}.stan"
-        base.mkdir(parents=True, exist_ok=True)
-        if not path.exists():  # written anew it would be compiled anew
-            path.write_text(program)
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            if not path.exists():  # written anew it would be compiled anew
+                draft = path.with_suffix(f".{os.getpid()}")
+                draft.write_text(program)
+                draft.replace(path)
+        except OSError as error:
+            raise RitzError(
+                f"from_stan: cannot write the program to {base}: {error.strerror or error}; set "
+                "XDG_CACHE_HOME to a directory that can be written"
+            ) from error
         return path, program
     if not isinstance(program, str | os.PathLike):
         raise RitzError(

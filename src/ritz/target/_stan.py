@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
@@ -141,7 +142,14 @@ class StanTarget(AbstractTarget):
 
     def unconstrain(self, values: dict[str, Any]) -> Float[Array, " d"]:
         check_values(self.sites, values)
-        flat = jnp.zeros(sum(math.prod(site.shape) for site in self.sites), float_dtype())
+        size = sum(math.prod(site.shape) for site in self.sites)
+        if not any(isinstance(v, Tracer) for v in values.values()):
+            # In float64, as Stan refuses a simplex whose sum is off by more than 1e-8.
+            theta = np.zeros(size)
+            for site, place in zip(self.sites, self.places, strict=False):
+                theta[np.asarray(place)] = np.ravel(np.asarray(values[site.name], np.float64))
+            return jnp.asarray(self.host.unconstrained(theta), float_dtype())
+        flat = jnp.zeros(size, float_dtype())
         for site, place in zip(self.sites, self.places, strict=False):
             entries = jnp.ravel(jnp.asarray(values[site.name], float_dtype()))
             flat = flat.at[np.asarray(place)].set(entries)
