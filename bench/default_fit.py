@@ -13,7 +13,7 @@ runs them, in float64, with seed 0.
 
 Each precision in a process of its own; results are added to what is there.
 
-    python bench/default_fit.py [--x64] [--nuts] [--refine] [--seeds 5] [--only NAME ...]
+    python bench/default_fit.py [--x64] [--nuts] [--refine WAY] [--seeds 5] [--only NAME ...]
         [--out FILE]
     python bench/default_fit.py --peers [--only NAME ...]
     python bench/default_fit.py --reference   # of the packaged targets
@@ -85,7 +85,7 @@ def errors(name: str, draws: dict[str, Any]) -> dict[str, float]:
     return {"mean_error": worst(mean), "log_sd_error": worst(log_sd)}
 
 
-def of_ritz(name: str, seed: int, refine: bool = False) -> dict[str, Any]:
+def of_ritz(name: str, seed: int, refine: str | None = None) -> dict[str, Any]:
     model, data = model_of(name)
     began = time.perf_counter()
     fit = ritz.fit(model, data, seed=seed, progress=False)
@@ -104,9 +104,9 @@ def of_ritz(name: str, seed: int, refine: bool = False) -> dict[str, Any]:
     }
     if refine and status != "ok":
         began = time.perf_counter()
-        better = fit.refine("nuts")
-        row["refined"] = {"status": better.status, "reasons": list(better.reasons)}
-        row["refined"] |= better.info["nuts"] | errors(name, better.draws)
+        better = fit.refine(refine)
+        row["refined"] = {"way": refine, "status": better.status, "reasons": list(better.reasons)}
+        row["refined"] |= better.info.get("nuts", {}) | errors(name, better.draws)
         row["refined"]["seconds"] = time.perf_counter() - began
     return row | errors(name, draws)
 
@@ -251,7 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--x64", action="store_true")
     parser.add_argument("--nuts", action="store_true", help="measure NUTS as well")
-    parser.add_argument("--refine", action="store_true", help="refine doubtful fits by NUTS")
+    parser.add_argument("--refine", choices=("flow", "nuts"), help="refine doubtful fits so")
     parser.add_argument("--peers", action="store_true", help="measure peers, and nothing else")
     parser.add_argument("--reference", action="store_true")
     parser.add_argument("--table", action="store_true")

@@ -1,5 +1,7 @@
 """Targets that solvers of Gaussian families are tested on, and how far a fit is off."""
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -40,3 +42,23 @@ def banana(scale):
     unit = jnp.array([1.0, scale])
     density = lambda x: -0.5 * (x[0] ** 2 + (x[1] - 0.3 * (x[0] ** 2 - 1.0)) ** 2)
     return from_log_density(lambda x: density(x / unit), jnp.zeros(2))
+
+
+class Quadratic(eqx.Module):
+    """Not a posterior: |p - centre|² / 2 with noise in its gradient."""
+
+    centre: jax.Array
+    noise: float = 0.1
+
+    @property
+    def oracles(self):
+        return frozenset({"grad"})
+
+    @property
+    def params(self):
+        return jnp.zeros_like(self.centre)
+
+    def grad(self, params, key, batch=None):
+        centre = self.centre if batch is None else batch[0].mean(axis=0)
+        off = params - centre + self.noise * jax.random.normal(key, params.shape)
+        return off, {"loss": 0.5 * (off @ off)}

@@ -9,7 +9,7 @@ import pytest
 from numpyro.contrib.control_flow import scan
 
 import ritz
-from ritz import RitzError, _automatic
+from ritz import RitzError, _runs
 from ritz.target import from_numpyro, library
 from ritz.target._centring import centred, chosen, hierarchical, moved
 
@@ -105,7 +105,7 @@ def test_a_funnel_that_is_written_as_a_model_is_exact(d):
 
 
 def test_a_funnel_that_is_left_as_it_is_written_is_not_right(monkeypatch):
-    monkeypatch.setattr(_automatic, "hierarchical", lambda _: ())
+    monkeypatch.setattr(_runs, "hierarchical", lambda _: ())
     fit = ritz.fit(funnel(10))
     assert fit.status == "doubtful"
     assert abs(np.log(fit.sd()["v"] / 3.0)) > 0.1 or abs(fit.mean()["v"]) > 0.3
@@ -114,14 +114,14 @@ def test_a_funnel_that_is_left_as_it_is_written_is_not_right(monkeypatch):
 
 def test_where_a_move_raises_the_loss_it_is_taken_back(monkeypatch):
     """Coordinates that are half wrong each time: those of the first run stay."""
-    first, calls = _automatic.chosen, []
+    first, calls = _runs.chosen, []
 
     def worse(target, names, x):
         calls.append(x)
         share = first(target, names, x)
         return share if len(calls) == 1 else {n: 1.0 - v for n, v in share.items()}
 
-    monkeypatch.setattr(_automatic, "chosen", worse)
+    monkeypatch.setattr(_runs, "chosen", worse)
     packaged = library.get("poisson_counties")
     fit = ritz.fit(packaged.model, packaged.data())
     population = packaged.data()["population"]

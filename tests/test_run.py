@@ -12,32 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from gaussians import Quadratic
 
 from ritz import RitzError
 from ritz.data import batches
 from ritz.solver import AbstractSolver, History, adam, optax_solver, run
 
 KEY = jax.random.key(0)
-
-
-class Quadratic(eqx.Module):
-    """Not a posterior: |p - centre|² / 2 with noise in its gradient."""
-
-    centre: jax.Array
-    noise: float = 0.1
-
-    @property
-    def oracles(self):
-        return frozenset({"grad"})
-
-    @property
-    def params(self):
-        return jnp.zeros_like(self.centre)
-
-    def grad(self, params, key, batch=None):
-        centre = self.centre if batch is None else batch[0].mean(axis=0)
-        off = params - centre + self.noise * jax.random.normal(key, params.shape)
-        return off, {"loss": 0.5 * (off @ off)}
 
 
 class Count(NamedTuple):

@@ -1,14 +1,14 @@
 """The stopping rule, on traces whose noise-free curve is known."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gaussians import Quadratic
 from scipy.signal import lfilter
 
 import ritz
-from ritz.solver import Checkpoint, adam, run
+from ritz.solver import Checkpoint, _staged_adam, adam, run
 from ritz.solver._stopping import FIRST, NATS, SHARE, next_look, trend, worth
 
 LENGTH = 12_000
@@ -148,25 +148,7 @@ def test_it_does_not_depend_on_level_or_unit():
 # -- Adam that ends by the rule -------------------------------------------------------------
 
 
-class Noisy(eqx.Module):
-    """|p - centre|² / 2 with noise in its gradient and its loss."""
-
-    centre: jax.Array
-
-    @property
-    def oracles(self):
-        return frozenset({"grad"})
-
-    @property
-    def params(self):
-        return jnp.zeros_like(self.centre)
-
-    def grad(self, params, key, batch=None):
-        off = params - self.centre + jax.random.normal(key, params.shape)
-        return off, {"loss": 0.5 * (off @ off)}
-
-
-PROBLEM, KEY = Noisy(jnp.array([1.0, -40.0])), jax.random.key(0)
+PROBLEM, KEY = Quadratic(jnp.array([1.0, -40.0]), noise=1.0), jax.random.key(0)
 
 
 def test_it_goes_on_until_it_is_there():
@@ -213,3 +195,21 @@ def test_a_posterior_that_a_fixed_number_of_steps_does_not_reach():
     fixed = ritz.fit(target, family="mean_field", progress=False, steps=10_000)
     assert fixed.info["steps"] == 10_000
     assert fixed.status == "doubtful"
+
+
+@pytest.mark.parametrize(("drift", "moving"), [(0.05, 0.3), (np.inf, np.inf)])
+def test_moments_must_have_come_to_rest(drift, moving, monkeypatch):
+    """A hundred dimensions hide, by their noise, the nat that one of them is still off."""
+    monkeypatch.setattr(_staged_adam, "_DRIFT", drift)
+    monkeypatch.setattr(_staged_adam, "_MOVING", moving)
+    mean, sd = jnp.zeros(100).at[0].set(8.0), jnp.ones(100).at[0].set(3.0)
+    density = lambda x: -0.5 * (((x - mean) / sd) ** 2).sum()
+    target = ritz.target.from_log_density(density, jnp.zeros(100))
+    fit = ritz.fit(target, family="mean_field", solver="adam", lr=0.002, progress=False)
+    off = np.abs((fit.mean() - mean) / sd).max()
+    assert fit.stop_reason == "converged"
+    if drift < 1.0:
+        assert (off < 0.1, fit.status) == (True, "ok")
+    else:  # the wrong variant ends a whole sd too early
+        assert off > 0.5
+        assert fit.status == "doubtful"

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from ritz._errors import RitzError, whole_number
 from ritz.family._base import in_units
 from ritz.solver._base import AbstractSolver, register
+from ritz.solver._gradient_step import gradient_step
 from ritz.solver._staged_adam import StagedAdam
 
 
@@ -39,12 +40,8 @@ class OptaxSolver(AbstractSolver):
     def step(
         self, problem: Any, state: OptaxState, key: Key[Array, ""], batch: Any = None
     ) -> tuple[OptaxState, dict[str, Array]]:
-        import optax
-
         grad, info = problem.grad(state.params, key, batch)
-        given = (in_units(grad, 1.0), state.opt, in_units(state.params, -1.0))
-        update, opt = self.transformation.update(*given)
-        return OptaxState(optax.apply_updates(state.params, in_units(update, 1.0)), opt), info
+        return OptaxState(*gradient_step(self.transformation, grad, state.opt, state.params)), info
 
     def evaluations(self, problem: Any, state: OptaxState, steps: int) -> float | None:
         return None if problem.points is None else float(problem.points * steps)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from ritz._compile import compile
 from ritz.family._base import in_units
 from ritz.solver._base import AbstractSolver
+from ritz.solver._gradient_step import gradient_step
 from ritz.solver._history import History
 from ritz.solver._stopping import NATS, next_look, trend, worth
 
@@ -97,13 +98,9 @@ class StagedAdam(AbstractSolver):
     def step(
         self, problem: Any, state: StagedAdamState, key: Key[Array, ""], batch: Any = None
     ) -> tuple[StagedAdamState, dict[str, Array]]:
-        import optax
-
         grad, info = problem.grad(state.params, key, batch)
-        given = (in_units(grad, 1.0), state.opt, in_units(state.params, -1.0))
-        update, opt = self.transformation.update(*given)
-        update = jax.tree.map(lambda u: -state.rate.astype(u.dtype) * u, update)
-        params = optax.apply_updates(state.params, in_units(update, 1.0))
+        given = (self.transformation, grad, state.opt, state.params)
+        params, opt = gradient_step(*given, factor=-state.rate)
         made = state.made + 1
         share = jnp.minimum(1.0, _POWER / made)
         mean = jax.tree.map(lambda m, p: m + share.astype(m.dtype) * (p - m), state.mean, params)

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -68,6 +69,19 @@ class Quantity:
     name: str
     shape: tuple[int, ...]
     dims: tuple[str, ...]
+
+
+def no_batch(what: str, batch: Any) -> None:
+    """Refuse a batch, for a target that holds its own data.
+
+    Raises:
+        RitzError: naming the target.
+    """
+    if batch is not None:
+        raise RitzError(
+            f"{what} holds its own data and takes no batches; write the model with NumPyro to fit "
+            "it in batches"
+        )
 
 
 class AbstractTarget(eqx.Module):
@@ -152,7 +166,6 @@ class AbstractTarget(eqx.Module):
             "ritz.target.from_simulator"
         )
 
-    @abc.abstractmethod
     def log_density(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
     ) -> Float[Array, ""]:
@@ -164,6 +177,7 @@ class AbstractTarget(eqx.Module):
                 data are used.
             batch: data in place of the target's own; scaled to the whole.
         """
+        return functools.reduce(jnp.add, self.terms(x, key, batch).values())
 
     @abc.abstractmethod
     def terms(

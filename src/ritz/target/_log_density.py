@@ -1,6 +1,5 @@
 """Targets from a log density: a function of any pytree."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ from ritz.target._base import (
     Site,
     check_values,
     float_dtype,
+    no_batch,
 )
 from ritz.target._constraints import describe
 from ritz.target._parameters import trainable
@@ -46,19 +46,10 @@ class LogDensityTarget(AbstractTarget):
     example: Float[Array, " d"]
     theta: PyTree = None
 
-    def log_density(
-        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
-    ) -> Float[Array, ""]:
-        return functools.reduce(jnp.add, self.terms(x, key, batch).values())
-
     def terms(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
     ) -> dict[str, Float[Array, ""]]:
-        if batch is not None:
-            raise RitzError(
-                f"the log density {self.name!r} holds its own data and takes no batches; write the "
-                "model with NumPyro to fit it in batches"
-            )
+        no_batch(f"the log density {self.name!r}", batch)
         density = jnp.asarray(self.of(self.pack(self.constrain(x))), float_dtype())
         return {self.name: density} | {
             name + LOG_DET: value for name, value in self._log_dets(x).items()

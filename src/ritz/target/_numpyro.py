@@ -1,7 +1,6 @@
 """Targets from NumPyro models; discrete latent sites are summed out."""
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -138,11 +137,6 @@ class NumPyroTarget(AbstractTarget):
             keep=self.declared,
             totals=dict(self.totals) if scaled else None,
         )
-
-    def log_density(
-        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
-    ) -> Float[Array, ""]:
-        return functools.reduce(jnp.add, self.terms(x, key, batch).values())
 
     def terms(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError
 from ritz.target._base import (
     LOG_DET,
     AbstractTarget,
@@ -18,6 +17,7 @@ from ritz.target._base import (
     Site,
     check_values,
     float_dtype,
+    no_batch,
 )
 from ritz.target._start import search
 
@@ -44,19 +44,10 @@ class PyMCTarget(AbstractTarget):
     coords: tuple[tuple[str, tuple[Any, ...]], ...] = eqx.field(static=True)
     initial: Float[Array, " d"]
 
-    def log_density(
-        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
-    ) -> Float[Array, ""]:
-        return functools.reduce(jnp.add, self.terms(x, key, batch).values())
-
     def terms(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
     ) -> dict[str, Float[Array, ""]]:
-        if batch is not None:
-            raise RitzError(
-                "a PyMC model holds its own data and takes no batches; write it with NumPyro to "
-                "fit it in batches"
-            )
+        no_batch("a PyMC model", batch)
         summands = quietly(self.density, self._free(x))
         sums = [jnp.sum(jnp.asarray(value, float_dtype())) for value in summands]
         return dict(zip(self.names, sums, strict=True))

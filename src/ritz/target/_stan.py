@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
-from ritz.target._base import AbstractTarget, Quantity, Site, check_values, float_dtype
+from ritz.target._base import AbstractTarget, Quantity, Site, check_values, float_dtype, no_batch
 from ritz.target._start import search
 
 
@@ -122,11 +122,7 @@ class StanTarget(AbstractTarget):
     def log_density(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
     ) -> Float[Array, ""]:
-        if batch is not None:
-            raise RitzError(
-                f"the Stan program {self.name!r} holds its own data and takes no batches; write "
-                "the model with NumPyro to fit it in batches"
-            )
+        no_batch(f"the Stan program {self.name!r}", batch)
         return _density(self.host, jnp.asarray(x, float_dtype()))
 
     def terms(
