@@ -28,7 +28,7 @@ _EM_STEPS = 30
 _DRAWS_A_DIMENSION = 20
 
 
-def adapted(q: Mixture, target: Any, key: jax.Array) -> tuple[Mixture, int]:
+def adapted(q: Mixture, target: Any, key: jax.Array) -> tuple[Mixture | None, int]:
     r"""A mixture of full-rank Gaussians refitted to its own weighted draws, round by round.
 
     In each round 4,000 draws :math:`x_i \sim q` with weights :math:`w_i = \tilde p(x_i)/q(x_i)`
@@ -43,8 +43,8 @@ def adapted(q: Mixture, target: Any, key: jax.Array) -> tuple[Mixture, int]:
         key: the source of all randomness.
 
     Returns:
-        one that is good enough, or that of the largest effective sample size; and how many
-        densities were looked at.
+        one that is good enough, or that of the largest effective sample size; None where that is
+        q; and how many densities were looked at.
 
     Cappé, Douc, Guillin, Marin and Robert, "Adaptive importance sampling in general mixture
     classes", 2008; Cornuet, Marin, Mira and Robert, "Adaptive multiple importance sampling", 2012.
@@ -59,13 +59,14 @@ def adapted(q: Mixture, target: Any, key: jax.Array) -> tuple[Mixture, int]:
         smoothed = smooth(pool["log_weights"])
         tried.append((smoothed.ess, current))
         if smoothed.khat <= _KHAT and smoothed.ess >= _ESS * DRAWS:
-            return current, (at + 1) * DRAWS
+            return current if at else None, (at + 1) * DRAWS
         if not np.isfinite(pool["x"]).all():  # nothing holds the draws back
             break
         if at < ROUNDS:
             weights = _tempered(smoothed.log_weights, float(_DRAWS_A_DIMENSION * target.dim))
             current = _joined(current, *_fitted(pool["x"].astype(np.float64), weights, rng))
-    return max(tried, key=lambda pair: pair[0])[1], len(tried) * DRAWS
+    best = max(range(len(tried)), key=lambda at: tried[at][0])
+    return tried[best][1] if best else None, len(tried) * DRAWS
 
 
 def _padded(q: Mixture, size: int) -> Mixture:

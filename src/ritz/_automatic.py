@@ -10,10 +10,12 @@ import numpy as np
 
 from ritz import _adapt
 from ritz._compile import compile
+from ritz._conditionals import conditionals
 from ritz._errors import RitzError
 from ritz._posterior import DRAWS, drawn, smooth
 from ritz._proposal import NEGLIGIBLE, modes_of, proposal, scales
 from ritz._runs import POINTS, Runs, first_run, loss_of
+from ritz._verdict import coordinate
 from ritz.family import FullRank, Mixture, full_rank
 from ritz.solver._natural_gradient import SIDE_BY_SIDE
 from ritz.solver._run import Result
@@ -126,14 +128,14 @@ def search(
     result = dataclasses.replace(
         best, steps=runs.steps, run_seconds=runs.seconds, compiled=runs.compiled
     )
-    q = proposal(modes_of(runs.fine)) if runs.refitted is None else runs.refitted
+    q = proposal(modes_of(runs.fine)) if runs.proposal is None else runs.proposal
     return Found(
         runs.target,
         q,
         result,
         runs.cost + 2 * POINTS + runs.seen / 3,
         [*runs.lines, "draws resampled by Pareto-smoothed importance weights"],
-        runs.refitted is not None,
+        runs.refitted,
     )
 
 
@@ -170,18 +172,43 @@ def _explore(runs: Runs, first: Any, how: str) -> None:
         + " and ".join(f"{s:.2g}" for s in scales(target.dim)[1:])
         + " times as wide beside each, for its tails",
     ]
-    if not rough or runs.ended or target.dim > _adapt.MOST_DIMENSIONS:
-        return
-    if runs.afford(_adapt.ROUNDS * DRAWS / 3):
-        key = jax.random.fold_in(runs.key, 4000)
-        q, more = _adapt.adapted(proposal(modes), target, key)
-        runs.seen, refits = runs.seen + more, more // DRAWS - 1
-        if refits:
-            runs.refitted = q
-            runs.lines.append(
-                f"refitted {refits} times to its own weighted draws, as weights said that it was "
-                "far from the posterior"
+    if rough and not runs.ended:
+        _richer(runs, modes, large)
+
+
+def _richer(runs: Runs, modes: list[Any], large: bool) -> None:
+    """Where Gaussians are far from the posterior: others, along what changes them, or many."""
+    target, q = runs.target, proposal(modes)
+    if not large:
+        found = conditionals(q, [mode for mode, _ in modes], target, runs.rng, runs.afford)
+        if found is not None:
+            runs.cost, runs.seen = runs.cost + found.evaluations, runs.seen + 2 * _LOOK
+            before, after = (
+                smooth(
+                    drawn(some, target, _LOOK, jax.random.fold_in(runs.key, 3000))["log_weights"]
+                )
+                for some in (q, found.q)
             )
+            names = ", ".join(coordinate(target, k) for k in found.coordinates)
+            runs.lines.append(
+                f"a Gaussian of the rest for each of {found.q.components - q.components} values of "
+                f"{names}, which the curvature changes with: weights leave {after.ess:,.0f} of "
+                f"{_LOOK:,} draws, {before.ess:,.0f} before"
+            )
+            if after.ess > before.ess:
+                runs.proposal = q = found.q
+            if after.khat <= _GOOD and after.ess >= _LEAST * _LOOK:
+                return
+    if target.dim > _adapt.MOST_DIMENSIONS or not runs.afford(_adapt.ROUNDS * DRAWS / 3):
+        return
+    better, more = _adapt.adapted(q, target, jax.random.fold_in(runs.key, 4000))
+    runs.seen += more
+    if better is not None:
+        runs.proposal, runs.refitted = better, True
+        runs.lines.append(
+            f"refitted {more // DRAWS - 1} times to its own weighted draws, as weights said that "
+            "it was far from the posterior"
+        )
 
 
 def _missed(q: Mixture, target: Any, key: Any, asked: int) -> Any:

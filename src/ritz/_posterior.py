@@ -15,6 +15,7 @@ from ritz._compile import compile
 from ritz._draws import CHUNK, at_keys, at_rows, generator
 from ritz._errors import RitzError
 from ritz.diagnose import PSIS, psis
+from ritz.family import Mixture
 
 DRAWS = 4000
 # A correction draws from q until its weights are worth half of what it keeps, or this many times
@@ -28,6 +29,8 @@ def drawn(q: Any, target: Any, n: int, key: jax.Array, start: int = 0) -> dict[s
     Those from the `start`-th on, of the endless row that a key stands for.
     """
     weigh = only_if.weighs(q) and target.has_full_density
+    if isinstance(q, Mixture):
+        q = compile(lambda q: q.prepared(), q, quick=True)(q)
 
     def one(parts: Any, key: Any, _: Any) -> Any:
         q, target = paramax.unwrap(parts[0]), parts[1]

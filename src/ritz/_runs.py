@@ -44,7 +44,10 @@ class Runs:
         self.stop: tuple[str, str] | None = None
         self.lines: list[str] = []
         self.seen = 0
-        self.refitted: Mixture | None = None
+        # The proposal in the end, where it is more than the modes; and whether it has learned from
+        # its weights.
+        self.proposal: Mixture | None = None
+        self.refitted = False
         self.cost, self.seconds, self.steps = 0.0, 0.0, 0
         self.compiled = self.ended = False
 

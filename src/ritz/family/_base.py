@@ -95,6 +95,10 @@ class AbstractFamily(eqx.Module):
         x = self.sample(key)
         return x, self.log_prob(x)
 
+    def prepared(self) -> "AbstractFamily":
+        """The same, with all at hand that the density at many points has in common."""
+        return self
+
     def entropy(self) -> Float[Array, ""]:
         r""":math:`-\mathbb{E}_q \log q_\lambda`, in closed form."""
         raise _lacks(self, "entropy")

@@ -1,5 +1,6 @@
 """The full-rank Gaussian family."""
 
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -51,6 +52,12 @@ class FullRank(AbstractFamily):
     def sample(self, key: Key[Array, ""]) -> Float[Array, " d"]:
         return self._push(jax.random.normal(key, self.loc.shape, self.loc.dtype))
 
+    def prepared(self) -> "FullRank":
+        unit = jnp.tril(self.lower, -1) + jnp.eye(self.dim, dtype=self.lower.dtype)
+        solve = functools.partial(jax.scipy.linalg.solve_triangular, lower=True, unit_diagonal=True)
+        inverse = solve(unit, jnp.eye(self.dim, dtype=unit.dtype))
+        return _Prepared(self.loc, self.log_scale, self.lower, inverse)
+
     def log_prob(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         z = (x - self.loc) * jnp.exp(-self.log_scale)
         unit = jnp.tril(self.lower, -1) + jnp.eye(self.dim, dtype=self.lower.dtype)
@@ -66,6 +73,21 @@ class FullRank(AbstractFamily):
 
     def entropy(self) -> Float[Array, ""]:
         return self.log_scale.sum() + 0.5 * self.dim * (1.0 + LOG_2PI)
+
+
+class _Prepared(FullRank):
+    """One whose density at many points is matrix products.
+
+    Attributes:
+        inverse: of I + N.
+    """
+
+    registered_as: ClassVar[str | None] = None
+    inverse: Float[Array, "d d"]
+
+    def log_prob(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        noise = self.inverse @ ((x - self.loc) * jnp.exp(-self.log_scale))
+        return -0.5 * (noise @ noise) - self.log_scale.sum() - 0.5 * self.dim * LOG_2PI
 
 
 def full_rank(target: Any, start: Float[Array, " d"], scale: float = 0.1) -> FullRank:

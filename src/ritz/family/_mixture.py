@@ -55,6 +55,10 @@ class Mixture(AbstractFamily):
         """The k-th component."""
         return jax.tree.map(lambda v: v[k] if eqx.is_array(v) else v, self.parts)
 
+    def prepared(self) -> "Mixture":
+        ready = eqx.filter_vmap(lambda part: part.prepared())(self.parts)
+        return Mixture(self.logits, ready, self.of)
+
     def sample_each(self, key: Key[Array, ""]) -> Float[Array, "K d"]:
         """A draw from each component."""
         keys = jax.random.split(key, self.components)
@@ -65,7 +69,8 @@ class Mixture(AbstractFamily):
         # first would copy all its arrays for each of many draws side by side.
         which, own = jax.random.split(key)
         each = eqx.filter_vmap(lambda part: part.sample(own))(self.parts)
-        return each[jax.random.categorical(which, self.logits)]
+        # Else XLA would draw from all again wherever the draw is used.
+        return jax.lax.optimization_barrier(each[jax.random.categorical(which, self.logits)])
 
     def log_prob(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         each = eqx.filter_vmap(lambda part: part.log_prob(x))(self.parts)

@@ -1,0 +1,314 @@
+"""Gaussians of all other coordinates, given those that the curvature changes with."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from ritz._compile import compile
+from ritz.estimator import pathwise
+from ritz.family import FullRank, Mixture
+from ritz.objective import Problem, negative_elbo
+from ritz.solver import natural_gradient
+from ritz.solver._gaussian import full_rank_of
+from ritz.solver._natural_gradient import SIDE_BY_SIDE
+
+# Pairs of points by which coordinates are judged.
+_PAIRS = 64
+# By how much the curvature must change, in its own units, with a step of one sd.
+_LEAST_CHANGE = 0.7
+# Between neighbours of a lattice in as many coordinates, in sds of the Gaussian; and how wide, as a
+# share of that, each component is along them.
+_SPACING, _WIDTH = {1: 0.5, 2: 1.0}, 0.7
+# The lattice ends where the density has fallen by as many nats; what is so far below is left out.
+_FALLEN, _LEFT_OUT = 5.0, 8.0
+# Components at most, and entries of all their covariances.
+_COMPONENTS, _ENTRIES = 150, 1 << 25
+# Of a run at a lattice point, which starts from where its neighbour ended.
+_STEPS, _GAIN = 12, 0.05
+# What is left to the proposal that there was.
+_EARLIER = 0.1
+
+
+class Conditionals(NamedTuple):
+    """What was found.
+
+    Attributes:
+        q: the mixture.
+        evaluations: gradients it took.
+        coordinates: those that are given, of the largest mode.
+    """
+
+    q: Mixture
+    evaluations: float
+    coordinates: list[int]
+
+
+class Given(Problem):
+    """The problem of all coordinates but a few, which are held at their values.
+
+    Attributes:
+        point: the whole vector.
+        free: which of its entries the family is of.
+    """
+
+    point: Float[Array, " D"]
+    free: Int[Array, " d"]
+
+    def score_at(
+        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
+    ) -> tuple[Float[Array, ""], Float[Array, " d"]]:
+        value, score = super().score_at(self.point.at[self.free].set(x), key, batch)
+        return value, score[self.free]
+
+
+class _Part(NamedTuple):
+    """At a point of the lattice: the Gaussian there, and how its mean goes on."""
+
+    value: float
+    mean: np.ndarray
+    root: np.ndarray
+    slope: np.ndarray
+
+
+def conditionals(
+    proposal: Mixture, modes: list[FullRank], target: Any, rng: Any, afford: Callable[..., bool]
+) -> Conditionals | None:
+    r"""A mixture of Gaussians that follow how a posterior's shape changes along a few coordinates.
+
+    Where x splits into :math:`\theta` of one or two coordinates and the rest z, and z given
+    :math:`\theta` is near to Gaussian, as in latent Gaussian models, no single Gaussian is near to
+    the whole, but
+
+    .. math:: q(\theta, z) = \sum_j w_j\, \mathcal{N}(\theta; \theta_j, S)\,
+        \mathcal{N}(z; m_j + B_j(\theta - \theta_j), \Sigma_j), \qquad
+        \log w_j = \mathbb{E}_{q_j}[\log\tilde p(\theta_j, z)] + \mathbb{H}[q_j]
+
+    is: :math:`q_j = \mathcal{N}(m_j, \Sigma_j)` is the best Gaussian for z given
+    :math:`\theta_j`, by natural gradient, and
+    :math:`B_j = \Sigma_j\,\mathbb{E}_{q_j}\partial_z\partial_\theta\log\tilde p` how its mean
+    moves. The :math:`\theta_j` are a lattice in the units of the mode's Gaussian, filled from its
+    mean outwards until w has fallen by five nats. :math:`\theta` are the coordinates along whose
+    regression line the Hessian of :math:`\log\tilde p` changes most: for v of the Gaussian's
+    covariance, the rms of :math:`\partial_\theta (v^\top \nabla^2\log\tilde p\,v)`, from gradients
+    at the mean and at it plus and minus v. The second is judged given the first.
+
+    Args:
+        proposal: what there is, which keeps a tenth of the draws.
+        modes: a Gaussian each, the largest first.
+        target: what to approximate, of continuous coordinates only.
+        rng: of NumPy.
+        afford: whether as many more gradients may be taken.
+
+    Returns:
+        the mixture; None where the curvature hardly changes, or along all coordinates alike, or the
+        gradients cannot be afforded.
+
+    Rue, Martino and Chopin, "Approximate Bayesian inference for latent Gaussian models by using
+    integrated nested Laplace approximations", 2009 (sections 3.1 and 3.2), with the Gaussian of
+    variational inference instead of Laplace's, as van Niekerk and Rue, "Low-rank variational Bayes
+    correction to the Laplace method", 2024, correct the latter.
+    """
+    parts: list[tuple[float, FullRank]] = []
+    cost, first = 0.0, None
+    most = min(_COMPONENTS, max(16, _ENTRIES // target.dim**2)) // len(modes)
+    for q in modes:
+        tril = np.asarray(q.scale_tril, float)
+        given, looked = _coordinates(target, np.asarray(q.loc, float), tril @ tril.T, rng, afford)
+        cost += looked
+        if not given:
+            return None
+        first = given if first is None else first
+        found, spent = _explored(target, q, given, most, afford)
+        cost += spent
+        if not found:
+            return None
+        parts += found
+    value, gaussians = np.array([v for v, _ in parts]), [g for _, g in parts]
+    logits = np.concatenate(
+        [
+            np.log(_EARLIER) + np.asarray(jax.nn.log_softmax(proposal.logits), float),
+            np.log1p(-_EARLIER) + value - np.logaddexp.reduce(value),
+        ]
+    )
+    stacked = jax.tree.map(
+        lambda old, *new: jnp.concatenate([old, jnp.stack(new)]), proposal.parts, *gaussians
+    )
+    q = Mixture(jnp.asarray(logits, proposal.logits.dtype), stacked, proposal.of)
+    assert first is not None
+    return Conditionals(q, cost, first)
+
+
+def _coordinates(
+    target: Any, mean: np.ndarray, cov: np.ndarray, rng: Any, afford: Callable[..., bool]
+) -> tuple[list[int], float]:
+    """Up to two coordinates that the curvature changes with, and gradients it took to see."""
+    given: list[int] = []
+    looked = 0.0
+    while len(given) < min(2, len(mean) - 1) and afford(2.0 * _PAIRS):
+        free = np.setdiff1d(np.arange(len(mean)), given)
+        inner = _conditional(cov, free, np.array(given, int))
+        z = rng.normal(size=(_PAIRS, len(free))) @ _root(inner).T
+        v = np.zeros((_PAIRS, len(mean)))
+        v[:, free] = z
+        points = np.concatenate([mean + v, mean - v, mean[None]])
+        scores = _gradients(target, points)[:, free]
+        looked += len(points)
+        with np.errstate(invalid="ignore"):
+            change = scores[:_PAIRS] + scores[_PAIRS:-1] - 2.0 * scores[-1]
+        change = change[np.isfinite(change).all(axis=1)]
+        if len(change) < _PAIRS // 2:
+            break
+        along = change @ inner / np.sqrt(np.diag(inner))
+        size = np.sqrt((along**2).mean(axis=0))
+        if not size.max() >= _LEAST_CHANGE:
+            break
+        given.append(int(free[np.argmax(size)]))
+    return given, looked
+
+
+def _conditional(cov: np.ndarray, free: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """The covariance of some coordinates given others."""
+    if not len(given):
+        return cov
+    cross = cov[np.ix_(free, given)]
+    return cov[np.ix_(free, free)] - cross @ np.linalg.solve(cov[np.ix_(given, given)], cross.T)
+
+
+def _root(cov: np.ndarray) -> np.ndarray:
+    """Whose product with its transpose is a covariance that rounding may have left singular."""
+    sd = np.sqrt(np.diag(cov))
+    size, axes = np.linalg.eigh(cov / sd[:, None] / sd)
+    return sd[:, None] * axes * np.sqrt(np.maximum(size, 1e-10))
+
+
+def _gradients(target: Any, points: np.ndarray) -> np.ndarray:
+    at = lambda target, points: _each(jax.grad(target.log_density), points, target)
+    with np.errstate(over="ignore"):  # where nothing holds a Gaussian back
+        args = (target, jnp.asarray(points))
+    return np.asarray(compile(at, *args, quick=True)(*args), float)
+
+
+def _each(of: Callable[..., Any], points: Any, target: Any) -> Any:
+    """Of many points, side by side where the target's data are few enough."""
+    held = sum(np.size(v) for v in jax.tree.leaves(target) if hasattr(v, "shape"))
+    at_once = max(1, min(len(points), SIDE_BY_SIDE // max(held, 1)))
+    return jax.lax.map(of, points, batch_size=at_once)
+
+
+def _explored(
+    target: Any, q: FullRank, given: list[int], most: int, afford: Callable[..., bool]
+) -> tuple[list[tuple[float, FullRank]], float]:
+    """Components by log mass, from the mean outwards; none where they cannot be afforded."""
+    at, d = np.array(given), q.dim
+    free = np.setdiff1d(np.arange(d), at)
+    loc, tril = np.asarray(q.loc, float), np.asarray(q.scale_tril, float)
+    cov = tril @ tril.T
+    step = _SPACING[len(at)] * _root(cov[np.ix_(at, at)])
+    inner = _conditional(cov, free, at)
+    slope = np.linalg.solve(cov[np.ix_(at, at)], cov[np.ix_(at, free)]).T
+    origin: tuple[int, ...] = (0,) * len(at)
+    starts: dict[tuple[int, ...], _Part] = {}
+    starts[origin] = _Part(0.0, loc[free], _root(inner), slope)
+    done: dict[tuple[int, ...], _Part] = {}
+    wave, cost, best = [origin], 0.0, -np.inf
+    program = None
+    while wave:
+        for node in wave:
+            if len(done) >= most:
+                break
+            # What most of them take; the rest is a matter of a step or two.
+            if not afford(8.0 * len(free)):
+                return [], cost
+            args = _arguments(target, loc[at] + step @ node, at, free, starts[node])
+            program = compile(_run, *args) if program is None else program
+            done[node], spent = _solved(program(*args), len(free))
+            cost += spent
+            best = max(best, done[node].value)
+        further = []
+        for node in wave if len(done) < most else []:
+            here = done[node]
+            if not here.value > best - _FALLEN:
+                continue
+            for move in (*np.eye(len(at), dtype=int), *-np.eye(len(at), dtype=int)):
+                there = tuple(int(i) for i in np.add(node, move))
+                if there not in starts:
+                    moved = here.mean + here.slope @ (step @ move)
+                    starts[there] = here._replace(mean=moved)
+                    further.append(there)
+        wave = further
+    width = _WIDTH * step
+    volume = float(np.log(np.abs(np.linalg.det(step))))
+    kept = [(n, p) for n, p in done.items() if p.value > best - _LEFT_OUT]
+    return [
+        (p.value + volume, _joint(loc[at] + step @ n, width, at, free, p, q.loc.dtype))
+        for n, p in kept
+    ], cost
+
+
+def _joint(
+    theta: np.ndarray, width: np.ndarray, at: np.ndarray, free: np.ndarray, part: _Part, dtype: Any
+) -> FullRank:
+    """The Gaussian of all coordinates around a point of the lattice."""
+    d = len(at) + len(free)
+    loc, root = np.zeros(d), np.zeros((d, d))
+    loc[at], loc[free] = theta, part.mean
+    root[np.ix_(at, np.arange(len(at)))] = width
+    root[np.ix_(free, np.arange(len(at)))] = part.slope @ width
+    root[np.ix_(free, np.arange(len(at), d))] = part.root
+    lower: Any = np.linalg.qr(root.T, mode="r")
+    lower = lower.T
+    lower *= np.sign(np.diag(lower))
+    scale = np.diag(lower)
+    unit = np.tril(lower / scale[:, None], -1)
+    return FullRank(*(jnp.asarray(v, dtype) for v in (loc, np.log(scale), unit)))
+
+
+def _arguments(
+    target: Any, theta: np.ndarray, at: np.ndarray, free: np.ndarray, start: _Part
+) -> tuple[Given, Any]:
+    dtype = jnp.asarray(0.0).dtype
+    point = np.zeros(len(at) + len(free))
+    point[at] = theta
+    q = full_rank_of(jnp.asarray(start.mean, dtype), jnp.asarray(start.root, dtype))
+    known = jnp.asarray(point, dtype), jnp.asarray(free)
+    return Given(target, q, negative_elbo(), pathwise(), *known), jnp.asarray(at)
+
+
+def _solved(found: Any, dim: int) -> tuple[_Part, float]:
+    """What a run led to, of value -inf where to nothing; and gradients it took."""
+    *found, steps = (np.asarray(v, float) for v in found)
+    mean, root, loss, slope = found
+    value = -float(loss) if all(np.isfinite(v).all() for v in found) else -np.inf
+    return _Part(value, mean, root, slope), 2.0 * dim * (float(steps) + 1.0)
+
+
+def _run(given: Given, at: Any) -> Any:
+    solver, key = natural_gradient(), jax.random.key(0)
+    state = solver.init(given, key)
+
+    def more(carry: Any) -> Any:
+        _, step, done = carry
+        return (step < _STEPS) & ~done
+
+    def once(carry: Any) -> Any:
+        state, step, _ = carry
+        new, info = solver.step(given, state, key)
+        gained = state.found.loss - new.found.loss
+        return new, step + 1, info["converged"] | ((gained > 0) & (gained < _GAIN))
+
+    state, steps, _ = jax.lax.while_loop(more, once, (state, 0, jnp.zeros((), bool)))
+    mean, root = state.params.loc, state.root
+    noise = len(given.free) ** 0.5 * state.axes
+    out = noise @ root.T
+
+    def score(z: Any) -> Any:
+        return jax.grad(given.target.log_density)(given.point.at[given.free].set(z))[at]
+
+    scores = _each(score, jnp.concatenate([mean + out, mean - out]), given.target)
+    half = 0.5 * (scores[: len(noise)] - scores[len(noise) :])
+    slope = root @ (noise.T @ half) / len(noise)
+    return mean, root, state.found.loss, slope, steps
