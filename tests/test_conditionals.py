@@ -86,7 +86,8 @@ def test_without_its_parts_it_is_worse(wrong, monkeypatch):
     right = conditionals(before, [q], target, rng(), ALWAYS)
     monkeypatch.setattr(_conditionals, "_solved", spoiled)
     spoilt = conditionals(before, [q], target, rng(), ALWAYS)
-    assert right is not None and spoilt is not None
+    assert right is not None
+    assert spoilt is not None
     assert ess(spoilt.q) < 0.9 * ess(right.q)
 
 
@@ -129,6 +130,42 @@ def test_the_default_follows_it():
     sd = np.sqrt(np.r_[0.25, 0.25 * np.exp(1.4 * 0.3 + 0.98) + slope**2])
     assert np.abs((np.asarray(fit.mean()) - mean) / sd).max() < 0.1
     assert np.abs(np.log(np.asarray(fit.sd()) / sd)).max() < 0.2
+
+
+def neal(x):
+    return normal(x[0], 0.0, jnp.log(3.0)) + normal(x[1:], 0.0, 0.5 * x[0] * jnp.ones(len(x) - 1))
+
+
+def test_a_lattice_that_would_be_cut_is_made_coarser(monkeypatch):
+    """Neal's funnel in 50 dimensions: the Gaussian is a tenth as wide as the funnel is long.
+
+    Where the lattice is cut instead, weights do not tell, and sds are wrong.
+    """
+    target, q, before = best_gaussian(neal, 50)
+    found = conditionals(before, [q], target, np.random.default_rng(0), ALWAYS)
+    assert found is not None
+    pool = weighed(found.q, target)
+    smoothed = _posterior.smooth(pool["log_weights"])
+    assert smoothed.ess > 0.75 * 16_000
+    sd = lambda pool: np.sqrt(
+        np.average(pool["x"][:, 0] ** 2, weights=np.exp(pool["log_weights"].astype(float)))
+    )
+    assert abs(sd(pool) - 3.0) < 0.15
+    monkeypatch.setattr(_conditionals, "_CUT", -np.inf)
+    monkeypatch.setattr(_conditionals, "_COMPONENTS", 37)
+    cut = conditionals(before, [q], target, np.random.default_rng(0), ALWAYS)
+    assert cut is not None
+    assert sd(weighed(cut.q, target)) < 2.4
+
+
+def test_modes_of_one_ridge_share_a_lattice():
+    target, q, before = best_gaussian(funnel, 4)
+    near = jax.tree.map(lambda v: v, q)
+    one = conditionals(before, [q], target, np.random.default_rng(0), ALWAYS)
+    both = conditionals(before, [q, near], target, np.random.default_rng(0), ALWAYS)
+    assert one is not None
+    assert both is not None
+    assert both.q.components == one.q.components
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Gaussians of all other coordinates, given those that the curvature changes with."""
 
+import heapq
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from ritz._compile import compile
+from ritz._lattice import Lattice, Part, conditional, moments, root_of
 from ritz.estimator import pathwise
 from ritz.family import FullRank, Mixture
 from ritz.objective import Problem, negative_elbo
@@ -20,13 +22,15 @@ from ritz.solver._natural_gradient import SIDE_BY_SIDE
 _PAIRS = 64
 # By how much the curvature must change, in its own units, with a step of one sd.
 _LEAST_CHANGE = 0.7
-# Between neighbours of a lattice in as many coordinates, in sds of the Gaussian; and how wide, as a
-# share of that, each component is along them.
-_SPACING, _WIDTH = {1: 0.5, 2: 1.0}, 0.7
-# The lattice ends where the density has fallen by as many nats; what is so far below is left out.
-_FALLEN, _LEFT_OUT = 5.0, 8.0
-# Components at most, and entries of all their covariances.
-_COMPONENTS, _ENTRIES = 150, 1 << 25
+# Between neighbours of a lattice in as many coordinates, in sds of the Gaussian.
+_SPACING = {1: 0.5, 2: 1.0}
+# The lattice ends where the density has fallen by as many nats.
+_FALLEN = 5.0
+# Where it is full before, with more to come above as many nats below the best, it is made coarser,
+# so often at most.
+_CUT, _DOUBLINGS = 4.0, 3
+# Components at most, though as many as the latter, and entries of all their covariances.
+_COMPONENTS, _ENTRIES, _FEWEST = 150, 1 << 25, 16
 # Of a run at a lattice point, which starts from where its neighbour ended.
 _STEPS, _GAIN = 12, 0.05
 # What is left to the proposal that there was.
@@ -65,15 +69,6 @@ class Given(Problem):
         return value, score[self.free]
 
 
-class _Part(NamedTuple):
-    """At a point of the lattice: the Gaussian there, and how its mean goes on."""
-
-    value: float
-    mean: np.ndarray
-    root: np.ndarray
-    slope: np.ndarray
-
-
 def conditionals(
     proposal: Mixture, modes: list[FullRank], target: Any, rng: Any, afford: Callable[..., bool]
 ) -> Conditionals | None:
@@ -91,10 +86,12 @@ def conditionals(
     :math:`\theta_j`, by natural gradient, and
     :math:`B_j = \Sigma_j\,\mathbb{E}_{q_j}\partial_z\partial_\theta\log\tilde p` how its mean
     moves. The :math:`\theta_j` are a lattice in the units of the mode's Gaussian, filled from its
-    mean outwards until w has fallen by five nats. :math:`\theta` are the coordinates along whose
-    regression line the Hessian of :math:`\log\tilde p` changes most: for v of the Gaussian's
-    covariance, the rms of :math:`\partial_\theta (v^\top \nabla^2\log\tilde p\,v)`, from gradients
-    at the mean and at it plus and minus v. The second is judged given the first.
+    mean outwards until w has fallen by five nats; a coarser one where that takes too many.
+
+    :math:`\theta` are the coordinates along whose regression line the Hessian of
+    :math:`\log\tilde p` changes most: for v of the Gaussian's covariance, the rms of
+    :math:`\partial_\theta (v^\top \nabla^2\log\tilde p\,v)`, from gradients at the mean and at it
+    plus and minus v. The second is judged given the first.
 
     Args:
         proposal: what there is, which keeps a tenth of the draws.
@@ -104,54 +101,52 @@ def conditionals(
         afford: whether as many more gradients may be taken.
 
     Returns:
-        the mixture; None where the curvature hardly changes, or along all coordinates alike, or the
-        gradients cannot be afforded.
+        the mixture; None where the curvature hardly changes, where no lattice holds the mass, and
+        where the gradients cannot be afforded.
 
     Rue, Martino and Chopin, "Approximate Bayesian inference for latent Gaussian models by using
     integrated nested Laplace approximations", 2009 (sections 3.1 and 3.2), with the Gaussian of
     variational inference instead of Laplace's, as van Niekerk and Rue, "Low-rank variational Bayes
     correction to the Laplace method", 2024, correct the latter.
     """
-    parts: list[tuple[float, FullRank]] = []
-    cost, first = 0.0, None
-    most = min(_COMPONENTS, max(16, _ENTRIES // target.dim**2)) // len(modes)
-    for q in modes:
-        tril = np.asarray(q.scale_tril, float)
-        given, looked = _coordinates(target, np.asarray(q.loc, float), tril @ tril.T, rng, afford)
-        cost += looked
-        if not given:
+    lattices: list[Lattice] = []
+    cost, room = 0.0, min(_COMPONENTS, max(_FEWEST, _ENTRIES // target.dim**2))
+    for mode in modes:
+        if any(lattice.covers(mode) for lattice in lattices):
+            continue
+        given, looked = _coordinates(target, mode, rng, afford)
+        lattice, spent = _filled(target, mode, given, room, afford) if given else (None, 0.0)
+        cost, room = cost + looked + spent, room - (0 if lattice is None else len(lattice.done))
+        if lattice is None:
             return None
-        first = given if first is None else first
-        found, spent = _explored(target, q, given, most, afford)
-        cost += spent
-        if not found:
-            return None
-        parts += found
-    value, gaussians = np.array([v for v, _ in parts]), [g for _, g in parts]
+        lattices.append(lattice)
+    parts = [part for lattice in lattices for part in lattice.components(proposal.logits.dtype)]
+    mass = np.array([value for value, _ in parts])
     logits = np.concatenate(
         [
             np.log(_EARLIER) + np.asarray(jax.nn.log_softmax(proposal.logits), float),
-            np.log1p(-_EARLIER) + value - np.logaddexp.reduce(value),
+            np.log1p(-_EARLIER) + mass - np.logaddexp.reduce(mass),
         ]
     )
+    gaussians = [gaussian for _, gaussian in parts]
     stacked = jax.tree.map(
         lambda old, *new: jnp.concatenate([old, jnp.stack(new)]), proposal.parts, *gaussians
     )
     q = Mixture(jnp.asarray(logits, proposal.logits.dtype), stacked, proposal.of)
-    assert first is not None
-    return Conditionals(q, cost, first)
+    return Conditionals(q, cost, [int(k) for k in lattices[0].at])
 
 
 def _coordinates(
-    target: Any, mean: np.ndarray, cov: np.ndarray, rng: Any, afford: Callable[..., bool]
+    target: Any, q: FullRank, rng: Any, afford: Callable[..., bool]
 ) -> tuple[list[int], float]:
     """Up to two coordinates that the curvature changes with, and gradients it took to see."""
+    mean, cov = moments(q)
     given: list[int] = []
     looked = 0.0
     while len(given) < min(2, len(mean) - 1) and afford(2.0 * _PAIRS):
         free = np.setdiff1d(np.arange(len(mean)), given)
-        inner = _conditional(cov, free, np.array(given, int))
-        z = rng.normal(size=(_PAIRS, len(free))) @ _root(inner).T
+        inner = conditional(cov, free, np.array(given, int))
+        z = rng.normal(size=(_PAIRS, len(free))) @ root_of(inner).T
         v = np.zeros((_PAIRS, len(mean)))
         v[:, free] = z
         points = np.concatenate([mean + v, mean - v, mean[None]])
@@ -170,21 +165,6 @@ def _coordinates(
     return given, looked
 
 
-def _conditional(cov: np.ndarray, free: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """The covariance of some coordinates given others."""
-    if not len(given):
-        return cov
-    cross = cov[np.ix_(free, given)]
-    return cov[np.ix_(free, free)] - cross @ np.linalg.solve(cov[np.ix_(given, given)], cross.T)
-
-
-def _root(cov: np.ndarray) -> np.ndarray:
-    """Whose product with its transpose is a covariance that rounding may have left singular."""
-    sd = np.sqrt(np.diag(cov))
-    size, axes = np.linalg.eigh(cov / sd[:, None] / sd)
-    return sd[:, None] * axes * np.sqrt(np.maximum(size, 1e-10))
-
-
 def _gradients(target: Any, points: np.ndarray) -> np.ndarray:
     at = lambda target, points: _each(jax.grad(target.log_density), points, target)
     with np.errstate(over="ignore"):  # where nothing holds a Gaussian back
@@ -199,76 +179,45 @@ def _each(of: Callable[..., Any], points: Any, target: Any) -> Any:
     return jax.lax.map(of, points, batch_size=at_once)
 
 
-def _explored(
+def _filled(
     target: Any, q: FullRank, given: list[int], most: int, afford: Callable[..., bool]
-) -> tuple[list[tuple[float, FullRank]], float]:
-    """Components by log mass, from the mean outwards; none where they cannot be afforded."""
-    at, d = np.array(given), q.dim
-    free = np.setdiff1d(np.arange(d), at)
-    loc, tril = np.asarray(q.loc, float), np.asarray(q.scale_tril, float)
-    cov = tril @ tril.T
-    step = _SPACING[len(at)] * _root(cov[np.ix_(at, at)])
-    inner = _conditional(cov, free, at)
-    slope = np.linalg.solve(cov[np.ix_(at, at)], cov[np.ix_(at, free)]).T
-    origin: tuple[int, ...] = (0,) * len(at)
-    starts: dict[tuple[int, ...], _Part] = {}
-    starts[origin] = _Part(0.0, loc[free], _root(inner), slope)
-    done: dict[tuple[int, ...], _Part] = {}
-    wave, cost, best = [origin], 0.0, -np.inf
-    program = None
-    while wave:
-        for node in wave:
-            if len(done) >= most:
-                break
-            # What most of them take; the rest is a matter of a step or two.
+) -> tuple[Lattice | None, float]:
+    """A lattice around the mean, and gradients it took; None where it does not hold the mass."""
+    at, free = np.array(given), np.setdiff1d(np.arange(q.dim), given)
+    loc, cov = moments(q)
+    block = cov[np.ix_(at, at)]
+    slope = np.linalg.solve(block, cov[np.ix_(at, free)]).T
+    start = Part(0.0, loc[free], root_of(conditional(cov, free, at)), slope)
+    cost, program = 0.0, None
+    for spacing in _SPACING[len(at)] * 2.0 ** np.arange(_DOUBLINGS + 1):
+        lattice = Lattice(at, free, loc[at], spacing * root_of(block), {})
+        # The next is beside the one of largest value, so that what is left out is the least.
+        waiting: list[tuple[float, tuple[int, ...], Part]] = [(0.0, (0,) * len(at), start)]
+        met, best = {waiting[0][1]}, -np.inf
+        while waiting and len(lattice.done) < most and -waiting[0][0] > best - _FALLEN:
+            # Most take four steps or so.
             if not afford(8.0 * len(free)):
-                return [], cost
-            args = _arguments(target, loc[at] + step @ node, at, free, starts[node])
+                return None, cost
+            _, node, part = heapq.heappop(waiting)
+            args = _arguments(target, lattice.theta(node), at, free, part)
             program = compile(_run, *args) if program is None else program
-            done[node], spent = _solved(program(*args), len(free))
-            cost += spent
-            best = max(best, done[node].value)
-        further = []
-        for node in wave if len(done) < most else []:
-            here = done[node]
-            if not here.value > best - _FALLEN:
-                continue
+            lattice.done[node], spent = here, spent = _solved(program(*args), len(free))
+            cost, best = cost + spent, max(best, here.value)
             for move in (*np.eye(len(at), dtype=int), *-np.eye(len(at), dtype=int)):
                 there = tuple(int(i) for i in np.add(node, move))
-                if there not in starts:
-                    moved = here.mean + here.slope @ (step @ move)
-                    starts[there] = here._replace(mean=moved)
-                    further.append(there)
-        wave = further
-    width = _WIDTH * step
-    volume = float(np.log(np.abs(np.linalg.det(step))))
-    kept = [(n, p) for n, p in done.items() if p.value > best - _LEFT_OUT]
-    return [
-        (p.value + volume, _joint(loc[at] + step @ n, width, at, free, p, q.loc.dtype))
-        for n, p in kept
-    ], cost
-
-
-def _joint(
-    theta: np.ndarray, width: np.ndarray, at: np.ndarray, free: np.ndarray, part: _Part, dtype: Any
-) -> FullRank:
-    """The Gaussian of all coordinates around a point of the lattice."""
-    d = len(at) + len(free)
-    loc, root = np.zeros(d), np.zeros((d, d))
-    loc[at], loc[free] = theta, part.mean
-    root[np.ix_(at, np.arange(len(at)))] = width
-    root[np.ix_(free, np.arange(len(at)))] = part.slope @ width
-    root[np.ix_(free, np.arange(len(at), d))] = part.root
-    lower: Any = np.linalg.qr(root.T, mode="r")
-    lower = lower.T
-    lower *= np.sign(np.diag(lower))
-    scale = np.diag(lower)
-    unit = np.tril(lower / scale[:, None], -1)
-    return FullRank(*(jnp.asarray(v, dtype) for v in (loc, np.log(scale), unit)))
+                if there not in met and np.isfinite(here.value):
+                    met.add(there)
+                    moved = here.mean + here.slope @ (lattice.step @ move)
+                    heapq.heappush(waiting, (-here.value, there, here._replace(mean=moved)))
+        if not np.isfinite(best):
+            break
+        if not waiting or -waiting[0][0] <= best - _CUT:
+            return lattice, cost
+    return None, cost
 
 
 def _arguments(
-    target: Any, theta: np.ndarray, at: np.ndarray, free: np.ndarray, start: _Part
+    target: Any, theta: np.ndarray, at: np.ndarray, free: np.ndarray, start: Part
 ) -> tuple[Given, Any]:
     dtype = jnp.asarray(0.0).dtype
     point = np.zeros(len(at) + len(free))
@@ -278,12 +227,12 @@ def _arguments(
     return Given(target, q, negative_elbo(), pathwise(), *known), jnp.asarray(at)
 
 
-def _solved(found: Any, dim: int) -> tuple[_Part, float]:
+def _solved(found: Any, dim: int) -> tuple[Part, float]:
     """What a run led to, of value -inf where to nothing; and gradients it took."""
     *found, steps = (np.asarray(v, float) for v in found)
     mean, root, loss, slope = found
     value = -float(loss) if all(np.isfinite(v).all() for v in found) else -np.inf
-    return _Part(value, mean, root, slope), 2.0 * dim * (float(steps) + 1.0)
+    return Part(value, mean, root, slope), 2.0 * dim * (float(steps) + 1.0)
 
 
 def _run(given: Given, at: Any) -> Any:
