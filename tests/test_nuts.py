@@ -55,6 +55,40 @@ def test_chains_that_ignore_the_density_are_doubted():
     fine = rng.normal(size=(4000, 2))
     assert _nuts.doubts(fine, 4) == []
     assert "5 of 4,000 NUTS transitions diverged" in _nuts.doubts(fine, 5)[0]
+    assert _nuts.doubts(fine, 5, 12_000) == []
+
+
+def schools(y):
+    """Centred, and with so little data that its neck is reached."""
+    tau = numpyro.sample("tau", dist.LogNormal(0.0, 1.5))
+    with numpyro.plate("schools", len(y)):
+        theta = numpyro.sample("theta", dist.Normal(0.0, tau))
+        numpyro.sample("y", dist.Normal(theta, 10.0), obs=y)
+
+
+def test_chains_that_diverge_are_followed_by_others():
+    """Of a fit in centred coordinates; those of the others are not, and what is kept is."""
+    y = np.array([3.0, -2.0, 1.0, 0.5, -1.0])
+    target = ritz.target.from_numpyro(schools, (y,))
+    fit = ritz.fit(target, family="full_rank", solver="natural_gradient", progress=False)
+    better = fit.refine("nuts")
+    assert better.info["nuts"]["others"]
+    assert better.info["nuts"]["transitions"] == 12_000
+    assert "non-centred and with shorter steps" in better.explain()
+    assert not any("diverged" in line for line in better.reasons), better.reasons
+    # By quadrature over log tau, given which each theta is normal and y_i ~ N(0, 100 + tau^2).
+    s = np.linspace(-8.0, 8.0, 4001)
+    tau2 = np.exp(2.0 * s)
+    log_p = -0.5 * (s / 1.5) ** 2 - 0.5 * len(y) * np.log(100.0 + tau2)
+    log_p -= 0.5 * (y**2).sum() / (100.0 + tau2)
+    p = np.exp(log_p - log_p.max())
+    below = np.cumsum(p) / p.sum()
+    drawn = np.log(better.draws["tau"])
+    for share in (0.05, 0.25, 0.5, 0.75, 0.95):
+        at = np.interp(share, below, s)
+        assert abs((drawn < at).mean() - share) < 4.0 * (share * (1 - share) / 400) ** 0.5
+    exact = (p @ (tau2 / (100.0 + tau2)) / p.sum()) * y
+    assert np.abs(better.draws["theta"].mean(axis=0) - exact).max() < 0.5
 
 
 def test_a_funnel_is_doubted():

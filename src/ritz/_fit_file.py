@@ -76,7 +76,7 @@ def parse(meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> Parsed:
     correction = meta.get("correction")
     _need(correction in (None, "importance", "nuts"), f"its correction is {correction!r:.40}")
     if correction == "nuts":
-        for count in ("diverged", "gradients"):
+        for count in ("diverged", "transitions", "gradients"):
             _need(type(info["nuts"][count]) is int, f"{count} is {info['nuts'][count]!r:.40}")
     return Parsed(
         target=saved,

@@ -30,6 +30,11 @@ def refine(fit: Any, how: Any, key: jax.Array) -> Any:
         better.info["refined"] = [
             f"refined by NUTS, as asked for: {found['gradients']:,} gradient evaluations"
         ]
+        if found["others"]:
+            better.info["refined"].append(
+                "by other chains, non-centred and with shorter steps, as of the first ones "
+                + found["others"].partition("; ")[0].partition(":")[0]
+            )
         better.restore(stored)
     else:
         better = _by_flow(fit, better, key)

@@ -158,7 +158,9 @@ class Fit:
 
         "nuts": four chains of the No-U-Turn sampler, by BlackJAX (`pip install 'ritz[nuts]'`), in
         coordinates whitened by draws from q and started at four of them resampled by weight; 500
-        steps adapt and 1,000 a chain are kept, which are then all draws there are. The verdict is
+        steps adapt and 1,000 a chain are kept, which are then all draws there are. Where something
+        speaks against them, four others go on, with shorter steps, of which every third is kept,
+        and with hierarchies non-centred. The verdict is
         that of the chains: R-hat below 1.01, 400 effective draws, and one transition in a
         thousand that diverges at most; k-hat says no more than how well they were started.
         `info["nuts"]` counts gradients.

@@ -29,7 +29,8 @@ def reasons(fit: Any) -> tuple[str, ...]:
     """See `Fit.reasons`."""
     drawn, weights = fit.stored(), fit.stored().get("log_weights")
     if fit.correction == "nuts":
-        found, most = _nuts.doubts(drawn["x"], fit.info["nuts"]["diverged"]), HEAVY
+        counts = fit.info["nuts"]
+        found, most = _nuts.doubts(drawn["x"], counts["diverged"], counts["transitions"]), HEAVY
     else:
         richer = "family='full_rank'" if name_of(fit.q) == "mean_field" else ""
         if fit.correction is not None and "refined" not in fit.info and _all_move(fit.target):

@@ -56,10 +56,10 @@ def whitened(q: Any, target: Any, key: jax.Array, how: str) -> Whitened:
     chosen = _posterior.systematic(weights, len(weights), generator(key))
     differ = np.unique(chosen)
     kept = differ if len(differ) >= 4 * target.dim else finite
-    return Whitened(drawn, chosen, *_moments(drawn["x"][kept]))
+    return Whitened(drawn, chosen, *moments(drawn["x"][kept]))
 
 
-def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and Cholesky factor of draws, or their sds where they are too few for a covariance."""
     x = x.astype(np.float64)
     center, sd = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-30)

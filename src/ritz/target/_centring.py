@@ -118,10 +118,10 @@ def chosen(target: NumPyroTarget, names: tuple[str, ...], x: Float[Array, " d"])
 
 def moved(old: NumPyroTarget, new: NumPyroTarget, x: Float[Array, " d"]) -> Float[Array, " d"]:
     """The point of the coordinates of `new` that x is in those of `old`."""
-    names = [s.name for s in old.sites]
+    return compile(in_coordinates, old, new, x, quick=True)(old, new, x)
 
-    def move(old: Any, new: Any, x: Any) -> Any:
-        values = old.constrain(x)
-        return new.unconstrain({name: values[name] for name in names})
 
-    return compile(move, old, new, x, quick=True)(old, new, x)
+def in_coordinates(old: Any, new: Any, x: Float[Array, " d"]) -> Float[Array, " d"]:
+    """As `moved`, to be traced."""
+    values = old.constrain(x)
+    return new.unconstrain({site.name: values[site.name] for site in old.sites})
