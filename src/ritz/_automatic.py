@@ -16,6 +16,7 @@ from ritz._posterior import DRAWS, drawn, smooth
 from ritz._proposal import NEGLIGIBLE, modes_of, proposal, scales
 from ritz._runs import POINTS, Runs, first_run, loss_of
 from ritz._verdict import coordinate
+from ritz.diagnose import PSIS
 from ritz.family import FullRank, Mixture, full_rank
 from ritz.solver._natural_gradient import SIDE_BY_SIDE
 from ritz.solver._run import Result
@@ -179,16 +180,17 @@ def _explore(runs: Runs, first: Any, how: str) -> None:
 def _richer(runs: Runs, modes: list[Any], large: bool) -> None:
     """Where Gaussians are far from the posterior: others, along what changes them, or many."""
     target, q = runs.target, proposal(modes)
-    if not large:
+
+    def look(some: Mixture) -> PSIS:
+        runs.seen += _LOOK
+        pool = drawn(some, target, _LOOK, jax.random.fold_in(runs.key, 3000))
+        return smooth(pool["log_weights"])
+
+    before = look(q)
+    if not large and not _fine(before):
         found = conditionals(q, [mode for mode, _ in modes], target, runs.rng, runs.afford)
         if found is not None:
-            runs.cost, runs.seen = runs.cost + found.evaluations, runs.seen + 2 * _LOOK
-            before, after = (
-                smooth(
-                    drawn(some, target, _LOOK, jax.random.fold_in(runs.key, 3000))["log_weights"]
-                )
-                for some in (q, found.q)
-            )
+            runs.cost, after = runs.cost + found.evaluations, look(found.q)
             names = ", ".join(coordinate(target, k) for k in found.coordinates)
             runs.lines.append(
                 f"a Gaussian of the rest for each of {found.q.components - q.components} values of "
@@ -197,7 +199,7 @@ def _richer(runs: Runs, modes: list[Any], large: bool) -> None:
             )
             if after.ess > before.ess:
                 runs.proposal = q = found.q
-            if after.khat <= _GOOD and after.ess >= _LEAST * _LOOK:
+            if _fine(after):
                 return
     if target.dim > _adapt.MOST_DIMENSIONS or not runs.afford(_adapt.ROUNDS * DRAWS / 3):
         return
@@ -211,14 +213,17 @@ def _richer(runs: Runs, modes: list[Any], large: bool) -> None:
         )
 
 
+def _fine(smoothed: PSIS) -> bool:
+    return smoothed.khat <= _GOOD and smoothed.ess >= _LEAST * _LOOK
+
+
 def _missed(q: Mixture, target: Any, key: Any, asked: int) -> Any:
     """The draw of the largest weight, where weights say that q misses a part; else None."""
     pool = drawn(q, target, _LOOK, jax.random.fold_in(key, 2000 + asked))
     weights = pool["log_weights"]
     if not np.isfinite(weights).any():
         return None
-    smoothed = smooth(weights)
-    if smoothed.khat <= _GOOD and smoothed.ess >= _LEAST * _LOOK:
+    if _fine(smooth(weights)):
         return None
     return jnp.asarray(pool["x"][int(np.nanargmax(weights))])
 
