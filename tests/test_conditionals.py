@@ -175,4 +175,4 @@ def test_hundreds_of_latent_values(name):
     fit = ritz.fit(packaged.model, packaged.data(), progress=False)
     assert fit.status == "ok"
     assert fit.khat < 0.6
-    assert fit.psis.ess > 0.2 * len(fit.psis.log_weights)
+    assert fit.psis.ess > 0.15 * len(fit.psis.log_weights)  # 0.01 of one Gaussian's
