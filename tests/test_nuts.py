@@ -88,7 +88,28 @@ def test_chains_that_diverge_are_followed_by_others():
         at = np.interp(share, below, s)
         assert abs((drawn < at).mean() - share) < 4.0 * (share * (1 - share) / 400) ** 0.5
     exact = (p @ (tau2 / (100.0 + tau2)) / p.sum()) * y
-    assert np.abs(better.draws["theta"].mean(axis=0) - exact).max() < 0.5
+    theta = better.draws["theta"]
+    assert (np.abs(theta.mean(axis=0) - exact) < 4.0 * theta.std(axis=0) / 400**0.5).all()
+
+
+def test_other_chains_that_are_worse_are_not_kept(monkeypatch):
+    """Ten divergences, and then chains that never move."""
+    real, made = _nuts._chains, []
+
+    def chains(target, starts, *rest):
+        made.append(starts)
+        if len(made) == 1:
+            return real(target, starts, *rest)._replace(diverged=10)
+        stuck = np.repeat(starts, 1000, axis=0)
+        return _nuts._Chains(stuck, 0, 12_000, 5)
+
+    monkeypatch.setattr(_nuts, "_chains", chains)
+    better = rough().refine("nuts")
+    assert len(made) == 2
+    assert better.info["nuts"]["others"] == ""
+    assert better.info["nuts"]["diverged"] == 10
+    assert better.distinct > 3000
+    assert "10 of 4,000 NUTS transitions diverged" in better.reasons[0]
 
 
 def test_a_funnel_is_doubted():

@@ -18,7 +18,7 @@ from ritz._runs import POINTS, Runs, first_run, loss_of
 from ritz._verdict import coordinate
 from ritz.diagnose import PSIS
 from ritz.family import FullRank, Mixture, full_rank
-from ritz.solver._natural_gradient import SIDE_BY_SIDE
+from ritz.solver._natural_gradient import SIDE_BY_SIDE, held
 from ritz.solver._run import Result
 
 # A full covariance is found by 2d gradients a step, side by side, and d^3 operations.
@@ -73,8 +73,7 @@ def serves(target: Any) -> bool:
 
 
 def _looked_at(target: Any) -> int:
-    held = sum(np.size(v) for v in jax.tree.leaves(target) if hasattr(v, "shape"))
-    return 2 * target.dim * held
+    return 2 * target.dim * held(target)
 
 
 def search(

@@ -67,6 +67,7 @@ class Lattice(NamedTuple):
         loc[at], loc[free] = self.theta(node), part.mean
         root[np.ix_(at, first)], root[np.ix_(free, first)] = width, part.slope @ width
         root[np.ix_(free, np.arange(len(at), d))] = part.root
+        # On the host, in float64: a factor may be near to singular.
         lower: Any = np.linalg.qr(root.T, mode="r")
         lower = lower.T * np.sign(np.diag(lower))
         scale = np.diag(lower)

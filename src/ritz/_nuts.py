@@ -33,15 +33,6 @@ class _Chains(NamedTuple):
     transitions: int
     gradients: int
 
-    @property
-    def doubts(self) -> list[str]:
-        return doubts(self.x, self.diverged, self.transitions)
-
-    @property
-    def worth(self) -> tuple[int, float]:
-        """The less the better: what speaks against them, and how often they diverged."""
-        return len(self.doubts), self.diverged / self.transitions
-
 
 def run(q: Any, target: Any, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
     r"""Four chains on :math:`\tilde p(m + Lz)`, with m and :math:`LL^\top` of draws from q.
@@ -60,7 +51,7 @@ def run(q: Any, target: Any, key: jax.Array) -> tuple[dict[str, Any], dict[str, 
     starts = proposed["x"][order[:CHAINS]]
     found = _chains(target, starts, (center, factor), (warm, walk), _ACCEPTANCE, 1)
     gradients, others = found.gradients, ""
-    against = found.doubts
+    against = doubts(found.x, found.diverged, found.transitions)
     if against:
         apart = _non_centred(target)
         x = _moved(target, apart, found.x)
@@ -68,7 +59,9 @@ def run(q: Any, target: Any, key: jax.Array) -> tuple[dict[str, Any], dict[str, 
         ends = x.reshape(CHAINS, KEPT, -1)[:, -1]
         second = _chains(apart, ends, moments(x), (warm, walk), *_CAREFUL)
         gradients += second.gradients
-        if second.worth < found.worth:
+        less = doubts(second.x, second.diverged, second.transitions)
+        often = [chains.diverged / chains.transitions for chains in (second, found)]
+        if (len(less), often[0]) < (len(against), often[1]):
             found = second._replace(x=_moved(apart, target, second.x))
             others = against[0]
     values = at_rows(lambda target, x, _: target.constrain(x), target, found.x, ())

@@ -32,8 +32,8 @@ def refine(fit: Any, how: Any, key: jax.Array) -> Any:
         ]
         if found["others"]:
             better.info["refined"].append(
-                "by other chains, non-centred and with shorter steps, as of the first ones "
-                + found["others"].partition("; ")[0].partition(":")[0]
+                "these are other chains, non-centred and with shorter steps; of the first ones "
+                + found["others"]
             )
         better.restore(stored)
     else:

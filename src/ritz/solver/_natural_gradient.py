@@ -131,6 +131,11 @@ class NaturalGradient(AbstractSolver):
         return 2.0 * steps * (_width(problem.family) if self.draws is None else self.draws)
 
 
+def held(target: Any) -> int:
+    """How many numbers a target holds: its data, of which each gradient looks at all."""
+    return sum(np.size(v) for v in jax.tree.leaves(target) if hasattr(v, "shape"))
+
+
 def _residual(q: Any, there: Whitened) -> Float[Array, ""]:
     """The largest entry of what is zero at the optimum; infinite where that is unknown."""
     if isinstance(q, LowRank):
@@ -250,8 +255,7 @@ def _expected(
         out = out + (noise[:, q.dim :] @ q.factor.T) * root
     points = split_draws(jnp.concatenate([q.loc + out, q.loc - out]))
     score = lambda x: problem.score_at(x, data_key, batch)
-    held = sum(np.size(v) for v in jax.tree.leaves(problem.target) if hasattr(v, "shape"))
-    at_once = SIDE_BY_SIDE // max(held, 1)
+    at_once = SIDE_BY_SIDE // max(held(problem.target), 1)
     if len(points) <= at_once:
         values, scores = jax.vmap(score)(points)
     else:
