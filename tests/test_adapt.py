@@ -7,6 +7,7 @@ import pytest
 
 import ritz
 from ritz import _adapt, _automatic, _posterior
+from ritz._conditionals import Conditionals
 from ritz.target import from_log_density
 
 
@@ -77,7 +78,7 @@ def test_the_default_is_right_about_a_banana_and_says_so(monkeypatch):
 
     Without Gaussians along what the curvature changes with, which would do here.
     """
-    monkeypatch.setattr(_automatic, "conditionals", lambda *_: None)
+    monkeypatch.setattr(_automatic, "conditionals", lambda *_: Conditionals(None, 0.0, []))
     right, ok, fooled = verdicts()
     assert right == 5
     assert ok >= 3

@@ -10,6 +10,7 @@ from numpyro.contrib.control_flow import scan
 
 import ritz
 from ritz import RitzError, _automatic, _runs
+from ritz._conditionals import Conditionals
 from ritz.target import from_numpyro, library
 from ritz.target._centring import centred, chosen, hierarchical, moved
 
@@ -107,7 +108,7 @@ def test_a_funnel_that_is_written_as_a_model_is_exact(d):
 def test_a_funnel_that_is_left_as_it_is_written_is_not_right(monkeypatch):
     """Nor is it found to be a Gaussian given each v."""
     monkeypatch.setattr(_runs, "hierarchical", lambda _: ())
-    monkeypatch.setattr(_automatic, "conditionals", lambda *_: None)
+    monkeypatch.setattr(_automatic, "conditionals", lambda *_: Conditionals(None, 0.0, []))
     fit = ritz.fit(funnel(10))
     assert fit.status == "doubtful"
     assert abs(np.log(fit.sd()["v"] / 3.0)) > 0.1 or abs(fit.mean()["v"]) > 0.3

@@ -129,3 +129,20 @@ def test_what_growing_needs():
         ritz.fit(two_modes(), family="full_rank", solver="grow")
     with pytest.raises(RitzError, match=r"stratified is for a .*Mixture, .* a FullRank; use path"):
         ritz.fit(two_modes(), family="full_rank", estimator=stratified())
+
+
+def test_prepared_parts_have_the_same_density_and_draws():
+    rng = np.random.default_rng(0)
+    loc, log_scale, lower = (jnp.asarray(rng.normal(size=s)) for s in ((3, 4), (3, 4), (3, 4, 4)))
+    empty = mixture(None, jnp.zeros(4), components=3)
+    parts = jax.tree.unflatten(jax.tree.structure(empty.parts), [loc, log_scale, lower])
+    q = Mixture(jnp.array([0.5, -1.0, 0.2]), parts, "full_rank")
+    ready = q.prepared()
+    for x in jnp.asarray(3.0 * rng.normal(size=(20, 4))):
+        np.testing.assert_allclose(ready.log_prob(x), q.log_prob(x), rtol=1e-4, atol=1e-4)
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(ready.sample(key), q.sample(key))
+    # Of other parts it is another one: an inverse that is left as it was does not pass.
+    other = jax.tree.unflatten(jax.tree.structure(empty.parts), [loc, log_scale, 2.0 * lower])
+    stale = Mixture(q.logits, other, "full_rank").prepared()
+    assert abs(float(stale.log_prob(x) - q.log_prob(x))) > 0.1

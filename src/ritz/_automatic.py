@@ -188,8 +188,9 @@ def _richer(runs: Runs, modes: list[Any], large: bool) -> None:
     before = look(q)
     if not large and not _fine(before):
         found = conditionals(q, [mode for mode, _ in modes], target, runs.rng, runs.afford)
-        if found is not None:
-            runs.cost, after = runs.cost + found.evaluations, look(found.q)
+        runs.cost += found.evaluations
+        if found.q is not None:
+            after = look(found.q)
             names = ", ".join(coordinate(target, k) for k in found.coordinates)
             runs.lines.append(
                 f"a Gaussian of the rest for each of {found.q.components - q.components} values of "

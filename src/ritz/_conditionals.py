@@ -41,12 +41,12 @@ class Conditionals(NamedTuple):
     """What was found.
 
     Attributes:
-        q: the mixture.
-        evaluations: gradients it took.
+        q: the mixture; None where there is none.
+        evaluations: gradients it took, also where there is none.
         coordinates: those that are given, of the largest mode.
     """
 
-    q: Mixture
+    q: Mixture | None
     evaluations: float
     coordinates: list[int]
 
@@ -71,7 +71,7 @@ class Given(Problem):
 
 def conditionals(
     proposal: Mixture, modes: list[FullRank], target: Any, rng: Any, afford: Callable[..., bool]
-) -> Conditionals | None:
+) -> Conditionals:
     r"""A mixture of Gaussians that follow how a posterior's shape changes along a few coordinates.
 
     Where x splits into :math:`\theta` of one or two coordinates and the rest z, and z given
@@ -101,8 +101,8 @@ def conditionals(
         afford: whether as many more gradients may be taken.
 
     Returns:
-        the mixture; None where the curvature hardly changes, where no lattice holds the mass, and
-        where the gradients cannot be afforded.
+        the mixture; there is none where the curvature hardly changes, where no lattice holds the
+        mass, and where the gradients cannot be afforded.
 
     Rue, Martino and Chopin, "Approximate Bayesian inference for latent Gaussian models by using
     integrated nested Laplace approximations", 2009 (sections 3.1 and 3.2), with the Gaussian of
@@ -118,7 +118,7 @@ def conditionals(
         lattice, spent = _filled(target, mode, given, room, afford) if given else (None, 0.0)
         cost, room = cost + looked + spent, room - (0 if lattice is None else len(lattice.done))
         if lattice is None:
-            return None
+            return Conditionals(None, cost, given)
         lattices.append(lattice)
     parts = [part for lattice in lattices for part in lattice.components(proposal.logits.dtype)]
     mass = np.array([value for value, _ in parts])
