@@ -1,6 +1,7 @@
 """What `ritz.fit` does where no part is asked for: Gaussians from several starts, then weights."""
 
 import dataclasses
+import time
 import warnings
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ritz import _adapt
-from ritz._compile import compile
+from ritz._compile import compile, spent
 from ritz._conditionals import conditionals
 from ritz._errors import RitzError
 from ritz._posterior import DRAWS, drawn, smooth
@@ -173,7 +174,9 @@ def _explore(runs: Runs, first: Any, how: str) -> None:
         + " times as wide beside each, for its tails",
     ]
     if rough and not runs.ended:
+        began, compiling = time.perf_counter(), spent()
         _richer(runs, modes, large)
+        runs.seconds += time.perf_counter() - began - (spent() - compiling)
 
 
 def _richer(runs: Runs, modes: list[Any], large: bool) -> None:
