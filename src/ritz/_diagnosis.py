@@ -10,7 +10,7 @@ import numpy as np
 from ritz import _calibration, _posterior
 from ritz._automatic import MOST_DIMENSIONS
 from ritz._draws import at_rows
-from ritz._verdict import coordinate
+from ritz._verdict import TOLD, coordinate
 from ritz.diagnose import ksd, moment_shift, stein
 from ritz.family import registered
 
@@ -18,8 +18,6 @@ from ritz.family import registered
 SCORED, PREDICTED = 1000, 400
 # A statistic of the data further out than this share of what the model predicts is told.
 _RARE = 0.01
-# Below this p-value draws are told from those of the posterior.
-_TOLD = 0.01
 _STATISTICS = ("mean", "sd", "smallest", "largest")
 
 
@@ -116,7 +114,7 @@ def _of_scores(fit: Any, found: dict[str, tuple[Any, str]]) -> None:
         told.append(f"{what} {off[worst]:+.2f} ± {se[worst]:.2f} at {where}")
     found["Stein"] = identity, "identities, zero for right draws: " + ", ".join(told)
     distance = ksd(x, scores)
-    surely = "" if distance.p_value < _TOLD else "not "
+    surely = "" if distance.p_value < TOLD else "not "
     found["KSD"] = (
         distance,
         f"squared kernel Stein discrepancy {distance.squared:.2g}, p = {distance.p_value:.2g}: "

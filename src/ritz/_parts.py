@@ -14,9 +14,15 @@ from ritz import solver as _solvers
 from ritz._errors import RitzError, suggest, takes, whole_number
 from ritz._result import Fit
 from ritz.estimator import AbstractEstimator, default
-from ritz.objective import AbstractObjective, Program, linearised_elbo, negative_elbo
+from ritz.objective import (
+    AbstractObjective,
+    Program,
+    linearised_elbo,
+    maximum_likelihood,
+    negative_elbo,
+)
 from ritz.solver import AbstractSolver, adam, optax_solver
-from ritz.target import AbstractTarget, check_values
+from ritz.target import AbstractTarget, SampleTarget, check_values
 from ritz.target._centring import centred, fits
 
 FULL_RANK_UP_TO = 50
@@ -109,11 +115,15 @@ def solver_name(given: Any, chosen: AbstractSolver, lr: float, clip: float | Non
     return given if isinstance(given, str) else type(chosen).__name__
 
 
-def objective_of(given: Any, draws: Any, q: Any) -> AbstractObjective:
+def objective_of(given: Any, draws: Any, q: Any, target: Any) -> AbstractObjective:
     if callable(given) and not isinstance(given, AbstractObjective | type):
         takes("objective", given, ["q", "target"])
         return Program(given)
-    if "linearised_entropy" in q.capabilities:
+    if q.objective is not None:
+        default = lambda: q.objective
+    elif isinstance(target, SampleTarget) and "log_prob" in q.capabilities:
+        default = maximum_likelihood
+    elif "linearised_entropy" in q.capabilities:
         default = functools.partial(linearised_elbo, draws)
     else:
         entropy = "closed" if "entropy" in q.capabilities else "mc"

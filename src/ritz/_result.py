@@ -74,7 +74,7 @@ class Fit:
             axis of length n.
         """
         whole_number("n", n, 1)
-        if self.target.has_density:
+        if self.target.has_values:
             return self.target.pack(self.take(n, self._key(key))["values"])
         if n > DRAWS:
             raise RitzError(

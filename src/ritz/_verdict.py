@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from ritz import _adapt, _nuts, _probabilities
-from ritz.diagnose import PSIS, moment_shift, psis
+from ritz.diagnose import PSIS, energy_test, moment_shift, psis
 from ritz.family import name_of
 from ritz.report import labels
 from ritz.solver import History
-from ritz.target import AbstractTarget
+from ritz.target import AbstractTarget, SampleTarget
 
 # Below this sd of the log-weights (a KL divergence of 0.02) a large k-hat is about tails that hold
 # next to nothing: the moments are right, and are checked by themselves.
@@ -22,6 +22,8 @@ LEAST_ESS = 0.1
 HEAVY = 0.7
 # Of draws, at which a log density may be not a number.
 NO_NUMBER = 0.001
+# Below this p-value draws are told from what they should be like.
+TOLD = 0.01
 _TAILS = 32  # scalars that are looked at, of the largest kurtosis
 
 
@@ -31,6 +33,9 @@ def reasons(fit: Any) -> tuple[str, ...]:
     if fit.correction == "nuts":
         counts = fit.info["nuts"]
         found, most = _nuts.doubts(drawn["x"], counts["diverged"], counts["transitions"]), HEAVY
+    elif isinstance(fit.target, SampleTarget):
+        found, most = _unlike(fit.target.held, drawn["x"]), HEAVY
+        found = [fit.message] * bool(fit.message) + found
     else:
         richer = "family='full_rank'" if name_of(fit.q) == "mean_field" else ""
         if fit.correction is not None and "refined" not in fit.info and _all_move(fit.target):
@@ -44,6 +49,18 @@ def reasons(fit: Any) -> tuple[str, ...]:
         # What has learned from weights ends where they happened to end.
         most = _adapt.KHAT if fit.info.get("refitted") else HEAVY
     return tuple(found or heavy_tails(fit.target, fit.draws, most))
+
+
+def _unlike(held: Any, x: np.ndarray) -> list[str]:
+    """Whether draws are told from samples that the fit has not seen."""
+    n = len(held)
+    found = energy_test(x[np.linspace(0, len(x) - 1, min(len(x), max(n, 1000))).astype(int)], held)
+    if found.p_value >= TOLD:
+        return []
+    return [
+        f"draws are told from {n:,} samples kept aside (energy distance {found.squared:.2g}, "
+        f"p = {found.p_value:.2g}); try more steps, or a richer family"
+    ]
 
 
 def doubts(

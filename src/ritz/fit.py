@@ -190,7 +190,7 @@ def fit(
         problem = Problem(
             target,
             q,
-            _parts.objective_of(objective, draws, q),
+            _parts.objective_of(objective, draws, q, target),
             _parts.estimator_of(estimator, q, target, by_site),
         )
         looped |= {"batches": batches, "checkpoint": None if kept is None else kept.run()}

@@ -64,6 +64,11 @@ class AbstractFamily(eqx.Module):
         """What the builder must be told to make one of the same structure, as JSON values."""
         return {}
 
+    @property
+    def objective(self) -> Any:
+        """The loss that trains it where no other is asked for; None for the usual one."""
+        return None
+
     def in_units(self, power: float) -> "AbstractFamily":
         """With each array times a power of the unit that gradient steps move it in.
 

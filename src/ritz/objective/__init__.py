@@ -3,6 +3,7 @@
 from ritz.objective._amortised import amortised_forward_kl
 from ritz.objective._annealed import Annealed, annealed
 from ritz.objective._base import (
+    AbstractDirect,
     AbstractObjective,
     Density,
     Program,
@@ -20,6 +21,7 @@ from ritz.objective._importance import (
     renyi,
     thermodynamic,
 )
+from ritz.objective._likelihood import maximum_likelihood
 from ritz.objective._linearised import linearised_elbo
 from ritz.objective._negative_elbo import NegativeELBO, negative_elbo
 from ritz.objective._problem import Both, Problem
@@ -42,6 +44,7 @@ from ritz.program import (
 )
 
 __all__ = [
+    "AbstractDirect",
     "AbstractImportance",
     "AbstractObjective",
     "Annealed",
@@ -69,6 +72,7 @@ __all__ = [
     "log_prob",
     "log_variance",
     "marginal",
+    "maximum_likelihood",
     "maximum_mean_discrepancy",
     "mean",
     "negative_elbo",

@@ -1,5 +1,6 @@
 """A loss as a program, and the view of a target that it sees."""
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -129,6 +130,48 @@ class AbstractObjective(eqx.Module):
         values = jax.vmap(one)(split_draws(keys))
         loss = values.mean()
         return loss, {"loss": loss, "loss_se": values.std(ddof=1) / len(keys) ** 0.5}
+
+
+class AbstractDirect(AbstractObjective):
+    """A loss that is differentiated as it stands: no program, and no choices to be estimated.
+
+    Of a family that trains itself, or of samples of the target.
+    """
+
+    cost: ClassVar[str] = "none"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
+    def trains_target(self) -> bool:
+        return False
+
+    @property
+    def points(self) -> int | None:
+        return None
+
+    def check(self, estimator: AbstractEstimator) -> None:
+        return None
+
+    @abc.abstractmethod
+    def loss(
+        self, q: Any, target: AbstractTarget, key: Key[Array, ""], batch: Any = None
+    ) -> Float[Array, ""] | tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The loss, or the loss and figures to record beside it."""
+
+    def __call__(
+        self,
+        q: Any,
+        target: AbstractTarget,
+        estimator: AbstractEstimator,
+        key: Key[Array, ""],
+        batch: Any = None,
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        found = self.loss(q, target, key, batch)
+        loss, figures = found if isinstance(found, tuple) else (found, {})
+        return loss, {"loss": jax.lax.stop_gradient(loss)} | figures
 
 
 class AbstractAveraged(AbstractObjective):

@@ -13,7 +13,7 @@ from ritz._compile import compile
 from ritz._errors import RitzError
 from ritz.estimator import AbstractEstimator
 from ritz.family import AbstractFamily, Finite, lacking, registered
-from ritz.objective._base import AbstractObjective, subsample_key
+from ritz.objective._base import AbstractDirect, AbstractObjective, subsample_key
 from ritz.program import Nested, check_nested
 from ritz.target import AbstractTarget, float_dtype, term_name
 
@@ -58,6 +58,8 @@ class Problem(eqx.Module):
         q = self.family
         if isinstance(q, Nested):
             check_nested(q, self.estimator)
+        elif isinstance(self.objective, AbstractDirect):
+            pass
         elif self._has_gradient and needs & {"sample", "sample_and_log_prob"}:
             self.estimator.check(q.choices if isinstance(q, Finite) else q)
         self.objective.check(self.estimator)
@@ -110,12 +112,16 @@ class Problem(eqx.Module):
     def _has_gradient(self) -> bool:
         """Whether any estimator could serve; a chaotic flow's own solver does without."""
         q = self.family
+        if isinstance(self.objective, AbstractDirect):
+            return True
         return q.composed or bool({"reparameterised", "log_prob", "condition"} & q.capabilities)
 
     @property
     def points(self) -> int | None:
         """How many points of the target one gradient of the loss looks at, where it is known."""
         q = self.family
+        if isinstance(self.objective, AbstractDirect):
+            return self.objective.points
         times = self.estimator.evaluations(q.choices if isinstance(q, Finite) else q)
         own = self.objective.points
         return None if own is None or times is None else own * times
@@ -191,6 +197,11 @@ class Problem(eqx.Module):
     def explain(self, state: Any, key: Key[Array, ""], batch: Any = None) -> str:
         """Which term of the loss, or of its gradient, is not finite at a solver's state."""
 
+        if isinstance(self.objective, AbstractDirect):
+            args = (self, state.params, key, batch)
+            grads = compile(lambda problem, *rest: problem.grad(*rest)[0], *args)(*args)
+            return _of_gradient(self.objective, jax.tree.map(np.asarray, grads))
+
         def parts(self: Problem, params: PyTree, key: Array, batch: Any) -> Any:
             q, target = paramax.unwrap(self.family_at(params)), self.target_at(params)
             keys = self.objective.keys(key)
@@ -210,6 +221,10 @@ class Problem(eqx.Module):
         for site in self.target.sites:
             if not np.isfinite(slopes[:, site.start : site.stop]).all():
                 return f"the gradient of the log density in site {site.name!r} is not finite"
-        if not all(np.isfinite(g).all() for g in jax.tree.leaves(grads)):
-            return f"the gradient of {type(self.objective).__name__} is not finite"
-        return "the parameters became too large; try a smaller learning rate"
+        return _of_gradient(self.objective, grads)
+
+
+def _of_gradient(objective: AbstractObjective, grads: PyTree) -> str:
+    if not all(np.isfinite(g).all() for g in jax.tree.leaves(grads)):
+        return f"the gradient of {type(objective).__name__} is not finite"
+    return "the parameters became too large; try a smaller learning rate"

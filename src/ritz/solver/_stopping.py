@@ -121,6 +121,7 @@ def _shapes(loss: np.ndarray, begin: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def _quantile(gains: np.ndarray, errors: np.ndarray, weights: np.ndarray, z: float) -> float:
     """The quantile of a mixture of normal distributions that z is of one, by bisection."""
+    errors = np.maximum(errors, np.finfo(float).tiny)  # of a loss without noise
     low, high = float((gains - 9 * errors).min()), float((gains + 9 * errors).max())
     for _ in range(60):
         at = 0.5 * (low + high)

@@ -19,6 +19,7 @@ from ritz.target._interactions import interactions
 from ritz.target._log_density import LogDensityTarget, from_log_density
 from ritz.target._numpyro import NumPyroTarget
 from ritz.target._pymc import PyMCTarget
+from ritz.target._samples import SampleTarget, from_samples, samples_of
 from ritz.target._saved import SavedTarget
 from ritz.target._simulated import SimulatedTarget, from_simulator
 from ritz.target._stan import StanTarget
@@ -31,6 +32,7 @@ __all__ = [
     "NumPyroTarget",
     "PyMCTarget",
     "Quantity",
+    "SampleTarget",
     "SavedTarget",
     "SimulatedTarget",
     "Site",
@@ -41,6 +43,7 @@ __all__ = [
     "from_log_density",
     "from_numpyro",
     "from_pymc",
+    "from_samples",
     "from_simulator",
     "from_stan",
     "interactions",
@@ -48,5 +51,6 @@ __all__ = [
     "label",
     "named",
     "needs_values",
+    "samples_of",
     "term_name",
 ]

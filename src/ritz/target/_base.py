@@ -145,6 +145,11 @@ class AbstractTarget(eqx.Module):
         return True
 
     @property
+    def has_values(self) -> bool:
+        """Whether all values at a point can be computed, those of deterministic sites too."""
+        return True
+
+    @property
     def has_transforms(self) -> bool:
         """Whether `constrain`, `unconstrain` and `log_det` can be evaluated."""
         return True

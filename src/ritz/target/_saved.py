@@ -35,6 +35,10 @@ class SavedTarget(AbstractTarget):
         return False
 
     @property
+    def has_values(self) -> bool:
+        return False
+
+    @property
     def has_transforms(self) -> bool:
         return all(site.constraint is not None for site in self.sites)
 
