@@ -24,9 +24,11 @@ if TYPE_CHECKING:
         linalg,
         multiscale,
         objective,
+        particle,
         plot,
         solver,
         target,
+        transport,
         wavelets,
     )
     from ritz._compile import enable_compilation_cache
@@ -56,11 +58,13 @@ __all__ = [
     "load",
     "multiscale",
     "objective",
+    "particle",
     "plot",
     "resume",
     "solver",
     "sweep",
     "target",
+    "transport",
     "wavelets",
 ]
 _HOMES = {

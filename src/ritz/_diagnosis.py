@@ -9,13 +9,12 @@ import numpy as np
 
 from ritz import _calibration, _posterior
 from ritz._automatic import MOST_DIMENSIONS
-from ritz._draws import at_rows
+from ritz._draws import SCORED, scored
 from ritz._verdict import TOLD, coordinate
 from ritz.diagnose import ksd, moment_shift, stein
 from ritz.family import registered
 
-# Draws whose scores are looked at, and draws of data.
-SCORED, PREDICTED = 1000, 400
+PREDICTED = 400  # draws of data
 # A statistic of the data further out than this share of what the model predicts is told.
 _RARE = 0.01
 _STATISTICS = ("mean", "sd", "smallest", "largest")
@@ -98,10 +97,7 @@ def _of_weights(fit: Any, found: dict[str, tuple[Any, str]]) -> None:
 
 
 def _of_scores(fit: Any, found: dict[str, tuple[Any, str]]) -> None:
-    x = fit.stored()["x"]
-    x = x[np.linspace(0, len(x) - 1, SCORED).astype(int)]
-    slope = lambda target, x, _: jax.grad(target.log_density)(x)
-    scores = at_rows(slope, fit.target, x, ())
+    x, scores = scored(fit.target, fit.stored()["x"])
     identity = stein(x, scores)
     told = []
     for what, off, se in (

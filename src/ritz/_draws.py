@@ -14,6 +14,8 @@ from ritz.family import AbstractFamily
 from ritz.family import _size as memory
 
 CHUNK = 500
+# Draws whose scores are looked at.
+SCORED = 1000
 # Elements of data that are worth having side by side: about what a processor's cache holds.
 _SIDE_BY_SIDE = 1 << 22
 # Results that are smaller are not looked at.
@@ -97,3 +99,11 @@ def _mapped(one: Callable[..., Any], parts: Any, rows: Any, extra: Any, devices:
         return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), out)
 
     return compile(whole, parts, rows, extra, quick=True)
+
+
+def scored(target: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """1,000 of some draws at most, and the gradients of the log density at them."""
+    x = x[np.linspace(0, len(x) - 1, min(len(x), SCORED)).astype(int)]
+    points, which = np.unique(x, axis=0, return_inverse=True)
+    slope = lambda target, x, _: jax.grad(target.log_density)(x)
+    return x, at_rows(slope, target, points, ())[which.ravel()]

@@ -20,6 +20,7 @@ from ritz.objective import (
     linearised_elbo,
     maximum_likelihood,
     negative_elbo,
+    stein_discrepancy,
 )
 from ritz.solver import AbstractSolver, adam, optax_solver
 from ritz.target import AbstractTarget, SampleTarget, check_values
@@ -121,6 +122,8 @@ def objective_of(given: Any, draws: Any, q: Any, target: Any) -> AbstractObjecti
         return Program(given)
     if q.objective is not None:
         default = lambda: q.objective
+    elif "points" in q.capabilities:
+        default = stein_discrepancy
     elif isinstance(target, SampleTarget) and "log_prob" in q.capabilities:
         default = maximum_likelihood
     elif "linearised_entropy" in q.capabilities:

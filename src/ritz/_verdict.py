@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from ritz import _adapt, _nuts, _probabilities
-from ritz.diagnose import PSIS, energy_test, moment_shift, psis
+from ritz._draws import scored
+from ritz.diagnose import PSIS, energy_test, moment_shift, psis, stein
 from ritz.family import name_of
 from ritz.report import labels
 from ritz.solver import History
@@ -22,6 +23,8 @@ LEAST_ESS = 0.1
 HEAVY = 0.7
 # Of draws, at which a log density may be not a number.
 NO_NUMBER = 0.001
+# A variance that is off so much in Stein's identity has a log sd that is off as above.
+_VARIANCE_OFF = 0.33
 # Below this p-value draws are told from what they should be like.
 TOLD = 0.01
 _TAILS = 32  # scalars that are looked at, of the largest kurtosis
@@ -29,10 +32,16 @@ _TAILS = 32  # scalars that are looked at, of the largest kurtosis
 
 def reasons(fit: Any) -> tuple[str, ...]:
     """See `Fit.reasons`."""
-    drawn, weights = fit.stored(), fit.stored().get("log_weights")
+    drawn, weights, values = fit.stored(), fit.stored().get("log_weights"), fit.draws
     if fit.correction == "nuts":
         counts = fit.info["nuts"]
         found, most = _nuts.doubts(drawn["x"], counts["diverged"], counts["transitions"]), HEAVY
+    elif weights is None and fit.target.has_full_density and _all_move(fit.target):
+        found, most = _by_scores(fit.target, drawn["x"]), HEAVY
+        # Each particle counts once.
+        first = np.unique(drawn["x"], axis=0, return_index=True)[1]
+        values = {name: v[first] for name, v in fit.draws.items()}
+        found = [fit.message] * bool(fit.message) + found
     elif isinstance(fit.target, SampleTarget):
         found, most = _unlike(fit.target.held, drawn["x"]), HEAVY
         found = [fit.message] * bool(fit.message) + found
@@ -48,7 +57,32 @@ def reasons(fit: Any) -> tuple[str, ...]:
         found = [fit.message] * bool(fit.message) + found
         # What has learned from weights ends where they happened to end.
         most = _adapt.KHAT if fit.info.get("refitted") else HEAVY
-    return tuple(found or heavy_tails(fit.target, fit.draws, most))
+    return tuple(found or heavy_tails(fit.target, values, most))
+
+
+def _by_scores(target: AbstractTarget, x: np.ndarray) -> list[str]:
+    """Whether Stein's identities hold of draws that have no weights."""
+    found, d = stein(*scored(target, x)), target.dim
+    # Of as many independent draws the variances along principal axes lie between these.
+    ratio = (d / len(np.unique(x, axis=0))) ** 0.5
+    low, high = np.zeros(2 * d), np.zeros(2 * d)
+    low[d:], high[d:] = 1.0 - (1.0 + ratio) ** 2, 1.0 - (1.0 - min(ratio, 1.0)) ** 2
+    out = []
+    for what, off, se, most, least, largest in (
+        ("mean", found.mean, found.mean_se, MEAN_OFF, 0.0, 0.0),
+        ("variance", found.variance, found.variance_se, _VARIANCE_OFF, low, high),
+    ):
+        beyond = off - np.clip(off, least, largest)
+        over = np.abs(np.nan_to_num(beyond, nan=np.inf)) - 2 * np.nan_to_num(se)
+        worst = int(np.argmax(over))
+        if over[worst] > most:
+            where = coordinate(target, worst) if worst < d else "a principal axis"
+            out.append(
+                f"Stein's identity for the {what} of {where} is off by {off[worst]:+.2f} "
+                f"± {se[worst]:.2f}: draws are not the posterior's; try more particles or steps, "
+                "or ritz.fit without options"
+            )
+    return out
 
 
 def _unlike(held: Any, x: np.ndarray) -> list[str]:

@@ -90,6 +90,7 @@ _WHERE = {
     "_laplace": ("Laplace", "laplace"),
     "_low_rank": ("LowRank", "low_rank"),
     "_annealed": ("Annealed", "annealed"),
+    "_particles": ("Particles",),
     "_mixflow": ("MixFlow", "mixflow"),
     "_stochastic_flow": ("StochasticFlow", "stochastic_flow"),
     "_autoregressive": ("iaf", "maf"),
@@ -157,6 +158,13 @@ for _name, _module, _parameters, _description in (
     ("bnaf", "_block_autoregressive", "O(d²bK)", "K monotone networks of b units a coordinate"),
 ):
     register(_name, f"ritz.family.{_module}:{_name}", DENSITY, _parameters, _description)
+register(
+    "particles",
+    "ritz.family._particles:particles",
+    ("sample", "points"),
+    "nd",
+    "a cloud of n particles; solver='svgd'",
+)
 register(
     "implicit",
     "ritz.family._implicit:implicit",

@@ -21,6 +21,7 @@ CAPABILITIES = (
     "linearised_entropy",
     "reparameterised",
     "condition",
+    "points",
 )
 # What most families can do.
 DENSITY = frozenset({"sample", "log_prob", "reparameterised"})

@@ -10,6 +10,7 @@ from ritz.objective._base import (
     Registered,
     register,
     registered,
+    subsample_key,
 )
 from ritz.objective._detached import forward_kl, log_variance, tail_adaptive
 from ritz.objective._discrepancy import fisher_divergence, maximum_mean_discrepancy
@@ -25,6 +26,7 @@ from ritz.objective._likelihood import maximum_likelihood
 from ritz.objective._linearised import linearised_elbo
 from ritz.objective._negative_elbo import NegativeELBO, negative_elbo
 from ritz.objective._problem import Both, Problem
+from ritz.objective._stein import stein_discrepancy
 from ritz.objective._wake_sleep import WakeSleep, wake_sleep
 from ritz.objective._weighted_elbo import beta_elbo, data_emphasised_elbo, tempered_elbo
 from ritz.program import (
@@ -85,6 +87,8 @@ __all__ = [
     "sample",
     "sample_and_log_prob",
     "sir",
+    "stein_discrepancy",
+    "subsample_key",
     "tail_adaptive",
     "tempered_elbo",
     "thermodynamic",

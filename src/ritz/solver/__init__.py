@@ -186,3 +186,10 @@ register(
     "ritz.solver._grow:grow",
     "a mixture grown by one component after another, while it helps",
 )
+
+# Those of domains, by their place: nothing is imported until one is asked for.
+register(
+    "svgd",
+    "ritz.particle._svgd:svgd",
+    "particles along Stein's direction, from gradients",
+)

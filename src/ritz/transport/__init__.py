@@ -1,0 +1,1 @@
+"""Transport: plans, bridges, flows of samples and learned diffusions."""
