@@ -323,6 +323,26 @@ def test_what_is_too_narrow_says_so():
     assert "Stein's identity for the variance" in fit.reasons[0]
 
 
+def two_modes(x):
+    return jnp.logaddexp(-0.5 * ((x + 4.0) ** 2).sum(), -0.5 * ((x - 4.0) ** 2).sum() - 1.0)
+
+
+def bent(x):
+    return -0.5 * (x[0] ** 2 / 4.0 + (x[1] - x[0] ** 2) ** 2 / 0.25)
+
+
+def test_groups_whose_shares_nothing_tells_are_doubted():
+    """And a banana, which straight lines leave, is not."""
+    of = ritz.target.from_log_density
+    cloud = particles(100, 3.0)
+    fit = ritz.fit(of(two_modes, jnp.zeros(2)), family=cloud, solver=langevin(), progress=False)
+    assert fit.status == "doubtful"
+    assert "groups" in fit.reasons[0]
+    solver, cloud = langevin(0.003, keep=10, every=100), particles(100, 0.5)
+    fit = ritz.fit(of(bent, jnp.zeros(2)), family=cloud, solver=solver, steps=3000, progress=False)
+    assert not any("groups" in reason for reason in fit.reasons)
+
+
 def test_discrepancy_descent_lets_the_discrepancy_fall():
     fit = ritz.fit(normal(2), family=particles(30, 1.0), solver=coin(), steps=300, progress=False)
     loss = fit.history.loss

@@ -156,12 +156,13 @@ class NaturalSVGD(AbstractFlow):
     def drive(
         self, problem: Any, state: FlowState, z: Float[Array, "n d"], key: Array, batch: Any
     ) -> tuple[Float[Array, "n d"], Float[Array, ""]]:
-        _, scores = scores_at(problem, z, key, batch)
+        x, root = state.params.points, state.frame.root
+        scores = state.frame.pull(scores_at(problem, x, key, batch)[1])
         d = z.shape[1]
-        eye = jnp.eye(d, dtype=z.dtype)
         if self.curvature is None:
-            row = lambda x: jax.vmap(lambda v: problem.hvp_at(x, v, key, batch))(eye)
-            seen = -jax.lax.map(row, z, batch_size=32).mean(axis=0)
+            directions = jnp.eye(d, dtype=z.dtype) if root is None else root.T
+            row = lambda x: jax.vmap(lambda v: problem.hvp_at(x, v, key, batch))(directions)
+            seen = -jax.lax.map(row, x, batch_size=32).mean(axis=0) @ directions.T
             values, axes = jnp.linalg.eigh(0.5 * (seen + seen.T))
             values = jnp.maximum(jnp.abs(values), 1e-3 * jnp.abs(values).max())
             every = lambda m: jnp.broadcast_to(m, (len(z), d, d))
@@ -226,7 +227,12 @@ def mirrored_svgd(
     True
     """
     name = "mirrored_svgd"
-    return MirroredSVGD(_kernel(name, kernel), None, as_optimiser(name, optimiser), bool(adaptive))
+    return MirroredSVGD(
+        kernel=_kernel(name, kernel),
+        metric=None,
+        optimiser=as_optimiser(name, optimiser),
+        adaptive=bool(adaptive),
+    )
 
 
 def natural_svgd(kernel: Any = None, *, metric: Any = None, optimiser: Any = None) -> NaturalSVGD:
@@ -241,7 +247,8 @@ def natural_svgd(kernel: Any = None, *, metric: Any = None, optimiser: Any = Non
     Args:
         kernel: `imq()` by default, or `rbf()`.
         metric: G, a function from a point to a positive definite matrix. None for minus the Hessian
-            of the log density, averaged over the particles, with its eigenvalues made positive.
+            of the log density, averaged over the particles, with its eigenvalues made positive, in
+            coordinates whitened as those of `svgd`.
         optimiser: an Optax transformation; by default steps of 0.5 along the direction, which has
             the units of the posterior already.
 
@@ -266,4 +273,9 @@ def natural_svgd(kernel: Any = None, *, metric: Any = None, optimiser: Any = Non
             )
         takes("metric", metric, ["x"])
     moves = optax.sgd(0.5) if optimiser is None else as_optimiser("natural_svgd", optimiser)
-    return NaturalSVGD(_kernel("natural_svgd", kernel), None, moves, metric)
+    return NaturalSVGD(
+        kernel=_kernel("natural_svgd", kernel),
+        metric="auto" if metric is None else None,
+        optimiser=moves,
+        curvature=metric,
+    )

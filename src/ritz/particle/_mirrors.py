@@ -185,7 +185,7 @@ def mirror_of(target: Any, solver: str) -> AbstractMirror:
 
 
 def _of_site(site: Any, solver: str) -> AbstractMirror:
-    spec = site.constraint or ("?",)
+    spec: tuple[Any, ...] = site.constraint or ("?",)
     while spec[0] == "independent":
         spec = spec[2]
     k = site.stop - site.start

@@ -90,7 +90,9 @@ class Forgetful(ritz.particle.Langevin):
 def forgetful(step: float, friction: float) -> Any:
     """The wrong variant of `kinetic`."""
     right = kinetic(step, friction)
-    return Forgetful(*(getattr(right, name) for name in right.__dataclass_fields__))
+    return Forgetful(
+        right.step_size, right.temperature, right.friction, None, right.keep, right.every, True
+    )
 
 
 # -- the experiment -------------------------------------------------------------------------------

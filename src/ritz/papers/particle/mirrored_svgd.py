@@ -59,7 +59,8 @@ def mirrored(
     kind: Any, target: Any, adaptive: bool, rate: float, start: Any, steps: int
 ) -> np.ndarray:
     """Particles on the simplex, by SVMD where the kernel follows the metric, else by MSVGD."""
-    solver = kind(ritz.particle.imq(), None, adam(rate), adaptive)
+    kernel, moves = ritz.particle.imq(), adam(rate)
+    solver = kind(kernel=kernel, metric=None, optimiser=moves, adaptive=adaptive)
     x = jax.vmap(lambda p: target.unconstrain({"theta": p}))(start)
     family = ritz.family.Particles(x, True)
     fit = ritz.fit(target, family=family, solver=solver, steps=steps, progress=False)
@@ -176,12 +177,12 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
             clouds = [particles(rate, _start(s)) for s in seeds]
             found[method] = float(np.mean([energy(c, draws) for c in clouds]))
             figures |= {f"{name}: {method}": found[method], f"{name}: {method}, rate": rate}
-            curves[name, method] = clouds[0]
+            curves[f"{name}: {method}"] = clouds[0]
             if method != "projected":
                 least = min(least, *(float(c.min()) for c in clouds))
         for method in ratios:
             ratios[method].append(found[method] / found["projected"])
-        curves[name, "draws"] = draws
+        curves[f"{name}: draws"] = draws
     checks = (
         *(
             Check(
@@ -211,9 +212,9 @@ def plot(result: Result) -> Any:
     """The first coordinates of particles and of draws."""
     with canvas(2, 3, size=(9.0, 5.6)) as (figure, axes):
         for row, name in zip(axes, ("Dirichlet", "quadratic"), strict=True):
-            draws = result.curves[name, "draws"]
+            draws = result.curves[f"{name}: draws"]
             for ax, method in zip(row, ("projected", "MSVGD", "SVMD"), strict=True):
-                p = result.curves[name, method]
+                p = result.curves[f"{name}: {method}"]
                 ax.plot(draws[:, 0], draws[:, 1], ".", ms=1, color="0.75", label="draws")
                 ax.plot(p[:, 0], p[:, 1], "o", ms=3, label=method)
                 ax.set(title=name, xlabel="p1", ylabel="p2")
