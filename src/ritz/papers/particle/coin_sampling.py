@@ -67,7 +67,8 @@ def cloud(target: Any, optimiser: Any, start: Any, steps: int, kind: Any = Unhur
     solver = kind(ritz.particle.rbf("median/log n"), None, optimiser)
     family = ritz.family.Particles(start, True)
     fit = ritz.fit(target, family=family, solver=solver, steps=steps, progress=False)
-    return None if fit.stop_reason == "not finite" else np.asarray(fit.q.points)
+    q: Any = fit.q
+    return None if fit.stop_reason == "not finite" else np.asarray(q.points)
 
 
 # -- the baseline: measured in the same run -------------------------------------------------------
@@ -111,6 +112,7 @@ def mixture(x: Any) -> Any:
 def targets() -> dict[str, Any]:
     """By name."""
     x, y = load_breast_cancer(return_X_y=True)
+    x = np.asarray(x)
     x = (x - x.mean(0)) / x.std(0)
     design, labels = jnp.asarray(np.column_stack([x, np.ones(len(x))])), jnp.asarray(y * 1.0)
 

@@ -64,7 +64,8 @@ def mirrored(
     x = jax.vmap(lambda p: target.unconstrain({"theta": p}))(start)
     family = ritz.family.Particles(x, True)
     fit = ritz.fit(target, family=family, solver=solver, steps=steps, progress=False)
-    drawn = jax.vmap(target.constrain)(fit.q.points)["theta"]
+    q: Any = fit.q
+    drawn = jax.vmap(target.constrain)(q.points)["theta"]
     return np.asarray(drawn, np.float64)
 
 
@@ -94,10 +95,11 @@ def projected(target: Any, rate: float, start: Any, steps: int) -> np.ndarray:
         return jax.vmap(project)(params + moved) - params, state
 
     both = optax.GradientTransformation(onto.init, update)
-    solver = _Unhurried(ritz.particle.imq(), None, both)
+    solver = _Unhurried(kernel=ritz.particle.imq(), metric=None, optimiser=both)
     family = ritz.family.Particles(start[:, :-1], True)
     fit = ritz.fit(plane, family=family, solver=solver, steps=steps, progress=False)
-    p = np.asarray(fit.q.points, np.float64)
+    q: Any = fit.q
+    p = np.asarray(q.points, np.float64)
     return np.column_stack([p, 1.0 - p.sum(1)])
 
 
