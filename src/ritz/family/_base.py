@@ -107,8 +107,10 @@ class AbstractFamily(eqx.Module):
         """The points that a draw goes through; itself, where it is the only one."""
         return self.sample(key)
 
-    def path_log_prob(self, path: Float[Array, "..."]) -> tuple[Float[Array, "d"], Float[Array, ""]]:
-        r"""The end of a path and its :math:`\log\hat q`, which is differentiable at a fixed path."""
+    def path_log_prob(
+        self, path: Float[Array, "..."]
+    ) -> tuple[Float[Array, "d"], Float[Array, ""]]:
+        r"""The end of a path and its :math:`\log\hat q`, differentiable at a fixed path."""
         return path, self.log_prob(path)
 
     def prepared(self) -> "AbstractFamily":

@@ -4,108 +4,59 @@ from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import paramax
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import whole_number
-from ritz.family._mean_field import MeanField, mean_field
 from ritz.family._own_density import OwnDensity
-from ritz.transport._control import Control, clipped, scale_of
-from ritz.transport._diffusion import AbstractDiffusion
+from ritz.transport._control import Control
+from ritz.transport._controlled import AbstractControlled, Step, begin_normal, parts
+from ritz.transport._dis import noising
 
 
 class Drifts(NamedTuple):
-    """Means of the steps that leave a point, forward and backward."""
+    """Controls of the steps that leave a point, forward and backward."""
 
     forward: Float[Array, " d"]
     backward: Float[Array, " d"]
 
 
-class Bridge(AbstractDiffusion):
+class Bridge(AbstractControlled):
     """Two learned drifts between a Gaussian and the target; see `bridge`.
 
     Attributes:
-        reference: where paths begin.
-        forward: u.
         backward: v.
-        centre: c, not trained.
-        scale: sigma, not trained.
-        width: of the networks.
     """
 
     registered_as: ClassVar[str | None] = "bridge"
-    reference: MeanField
-    forward: Any
+    control: Any
     backward: Any
     centre: Any
     scale: Any
+    grid: Any
     density: OwnDensity = eqx.field(static=True)
-    count: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
 
     @property
-    def options(self) -> dict[str, Any]:
-        return {"steps": self.count, "width": self.width}
-
-    @property
-    def steps(self) -> int:
-        return self.count
-
-    @property
-    def dim(self) -> int:
-        return self.reference.dim
-
-    @property
     def controls(self) -> tuple[str, ...]:
-        return ("forward", "backward")
-
-    def schedule(self) -> Float[Array, " n"]:
-        return jnp.linspace(0.0, 1.0, self.count + 1, dtype=self.reference.loc.dtype)
+        return ("control", "backward")
 
     def begin(self, key: Key[Array, ""]) -> Float[Array, " d"]:
-        return self.reference.sample(key)
+        return begin_normal(self.centre, self.scale, key)
 
-    def look(self, at: Float[Array, ""], x: Float[Array, " d"]) -> Drifts:
-        z = (x - self.centre) / self.scale
-        score = clipped(self.scale * jax.grad(self.density)(x)) + z
-        step = self.scale / self.count
-        drift = lambda control: x + step * control(at, z, score)
-        return Drifts(drift(self.forward), drift(self.backward))
+    def look(self, at: Step, x: Float[Array, " d"]) -> Drifts:
+        seen = self.standard(x)
+        return Drifts(self.control(at.t, *seen), self.backward(at.t, *seen))
 
     def move(
-        self, at: Float[Array, ""], x: Float[Array, " d"], seen: Drifts
+        self, at: Step, x: Float[Array, " d"], seen: Drifts
     ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-        return seen.forward, jnp.full_like(x, self._sd)
+        return super().move(at, x, seen.forward)
 
     def log_ratio(
-        self,
-        at: Float[Array, ""],
-        x: Float[Array, " d"],
-        seen: Drifts,
-        new: Float[Array, " d"],
-        then: Drifts,
+        self, at: Step, x: Float[Array, " d"], seen: Drifts, new: Float[Array, " d"], then: Drifts
     ) -> Float[Array, ""]:
-        return two_kernels(x, seen.forward, new, then.backward, self._sd)
-
-    def ends(self, first: Float[Array, " d"], last: Float[Array, " d"]) -> Float[Array, ""]:
-        return self.reference.log_prob(first)
-
-    @property
-    def _sd(self) -> Float[Array, ""]:
-        return self.scale / self.count**0.5
-
-
-def two_kernels(
-    x: Float[Array, " d"],
-    forward: Float[Array, " d"],
-    new: Float[Array, " d"],
-    backward: Float[Array, " d"],
-    sd: Any,
-) -> Float[Array, ""]:
-    """Log density of a Gaussian step forward less that of one backward, with the same noise."""
-    there, back = (new - forward) / sd, (x - backward) / sd
-    return 0.5 * (back @ back - there @ there)
+        """The reference is reversible: its steps backward are those forward."""
+        there = self.against_reference(at, x, seen.forward, new)
+        return there - self.against_reference(at, new, then.backward, x)
 
 
 def bridge(
@@ -117,20 +68,22 @@ def bridge(
 ) -> Bridge:
     r"""A general bridge between a Gaussian and the target, with two learned drifts.
 
-    .. math:: x_{k+1} \sim \mathcal{N}(x_k + \tfrac{\sigma}{K} u(t_k, x_k), \tfrac{\sigma^2}{K}),
-        \qquad
-        x_k \sim \mathcal{N}(x_{k+1} + \tfrac{\sigma}{K} v(t_{k+1}, x_{k+1}), \tfrac{\sigma^2}{K}).
+    On :math:`z = (x - c)/\sigma`, with the steps of `dis`,
 
-    Many pairs of drifts are optimal: any path of densities between the two ends has one. Richter
-    and Berner 2024, "Improved sampling via learned diffusions" (section 2, equation 8); Chen, Liu
-    and Theodorou 2022. Its Gaussian is trained too. See `dis`, `pis` and `cmcd` for the samplers
-    that tie the two.
+    .. math:: z_{k+1} \sim \mathcal{N}(\sqrt{1-\alpha_k}\,z_k + \alpha_k u(t_k, z_k), \alpha_k),
+        \qquad
+        z_k \sim \mathcal{N}(\sqrt{1-\alpha_k}\,z_{k+1} + \alpha_k v(t_{k+1}, z_{k+1}), \alpha_k).
+
+    With v = 0 it is `dis`. Many pairs of drifts are optimal: any path of densities between the two
+    ends has one. Richter and Berner 2024, "Improved sampling via learned diffusions" (section 2,
+    equation 8); Chen, Liu and Theodorou 2022, "Likelihood training of Schrödinger bridge". See
+    `dis`, `pis` and `cmcd` for the samplers that tie the two.
 
     Args:
         target: the target that it is for.
-        start: unconstrained point, the initial mean.
+        start: unconstrained point, c.
         steps: K.
-        scale: sigma, and the initial standard deviation of the Gaussian.
+        scale: sigma; the reference is to reach wherever the target has mass.
         width: of the networks.
 
     Returns:
@@ -145,18 +98,6 @@ def bridge(
     >>> bridge(target, jnp.zeros(2), steps=8).steps
     8
     """
-    whole_number("steps", steps, 2)
-    whole_number("width", width, 1)
-    number = scale_of("bridge", scale)
-    there, back = jax.random.split(jax.random.key(0))
-    network = lambda key: Control(start.shape[0], int(width), key)
-    return Bridge(
-        reference=mean_field(target, start, number),
-        forward=network(there),
-        backward=network(back),
-        centre=paramax.NonTrainable(start),
-        scale=paramax.NonTrainable(jnp.asarray(number, start.dtype)),
-        density=OwnDensity("bridge", target),
-        count=int(steps),
-        width=int(width),
-    )
+    own = parts("bridge", target, start, steps, scale, width)
+    back = Control(start.shape[0], int(width), jax.random.key(1))
+    return Bridge(backward=back, grid=noising(int(steps), start.dtype), **own)

@@ -74,30 +74,35 @@ class AbstractControlled(AbstractDiffusion):
     def schedule(self) -> Step:
         return self.grid
 
-    def look(self, at: Step, x: Float[Array, " d"]) -> Float[Array, " d"]:
+    def look(self, at: Step, x: Float[Array, " d"]) -> Any:
         """The control at a point."""
+        return self.control(at.t, *self.standard(x))
+
+    def standard(self, x: Float[Array, " d"]) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+        """A position and the score there, in units of the scale.
+
+        The score is that against the reference's end, which the best control is at t = 1.
+        """
         z = (x - self.centre) / self.scale
-        # Against the reference's end, of which it is the score that the control has at t = 1.
-        score = clipped(self.scale * jax.grad(self.density)(x)) + z
-        return self.control(at.t, z, score)
+        return z, clipped(self.scale * jax.grad(self.density)(x)) + z
 
     def move(
-        self, at: Step, x: Float[Array, " d"], seen: Float[Array, " d"]
+        self, at: Step, x: Float[Array, " d"], seen: Any
     ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
         shift = self.scale * at.sd**2 * seen
         return self._alone(at, x) + shift, jnp.full_like(x, self.scale * at.sd)
 
     def log_ratio(
-        self,
-        at: Step,
-        x: Float[Array, " d"],
-        seen: Float[Array, " d"],
-        new: Float[Array, " d"],
-        then: Float[Array, " d"],
+        self, at: Step, x: Float[Array, " d"], seen: Any, new: Float[Array, " d"], then: Any
     ) -> Float[Array, ""]:
-        """The controlled step against the reference's."""
+        return self.against_reference(at, x, seen, new)
+
+    def against_reference(
+        self, at: Step, x: Float[Array, " d"], control: Float[Array, " d"], new: Float[Array, " d"]
+    ) -> Float[Array, ""]:
+        """Log density of a controlled step less that of the reference's."""
         moved = (new - self._alone(at, x)) / (self.scale * at.sd)
-        push = at.sd * seen
+        push = at.sd * control
         return push @ moved - 0.5 * (push @ push)
 
     def ends(self, first: Float[Array, " d"], last: Float[Array, " d"]) -> Float[Array, ""]:

@@ -74,7 +74,11 @@ def dis(
     8
     """
     own = parts("dis", target, start, steps, scale, width)
-    t = np.arange(int(steps) + 1) / int(steps)
+    return DIS(grid=noising(int(steps), start.dtype), **own)
+
+
+def noising(steps: int, dtype: Any) -> Any:
+    """The steps of a stationary Ornstein-Uhlenbeck process, the last of them short."""
+    t = np.arange(steps + 1) / steps
     noise = -np.diff(_NOISE * (1.0 - t) ** 2)
-    keep, sd = np.exp(-noise), np.sqrt(-np.expm1(-2.0 * noise))
-    return DIS(grid=grid_of(t, keep, sd, start.dtype), **own)
+    return grid_of(t, np.exp(-noise), np.sqrt(-np.expm1(-2.0 * noise)), dtype)
