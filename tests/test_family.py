@@ -40,6 +40,7 @@ def able(*needs):
 # Their programs take seconds to compile.
 LONGER = ("bnaf", "iaf", "maf", "coupling", "spline", "sylvester")
 LONGER += ("annealed", "stochastic_flow", "mixflow", "implicit")
+LONGER += ("pis", "dis", "bridge", "cmcd")
 
 
 def cases(*needs, slow=("bnaf",)):
@@ -154,9 +155,10 @@ def test_it_is_built_around_the_start(name):
     again = build(one, START, **json.loads(json.dumps(q.options)))
     assert jax.tree.structure(again) == jax.tree.structure(q)
     assert q.dim == 3
-    if name in able("sample") and name != "mixflow":  # whose orbit goes to the target from there
-        x = jax.vmap(paramax.unwrap(q).sample)(jax.random.split(jax.random.key(0), 400))
-        assert np.abs(np.asarray(x).mean(0) - START).max() < 0.1
+    # Of these two the orbit, or the path, goes to the target from there.
+    if name in able("sample") and name not in ("mixflow", "cmcd"):
+        x = np.asarray(jax.vmap(paramax.unwrap(q).sample)(jax.random.split(jax.random.key(0), 400)))
+        assert (np.abs(x.mean(0) - START) < np.maximum(0.1, 4.0 * x.std(0) / 400**0.5)).all()
 
 
 @pytest.mark.parametrize("name", cases("log_prob", "sample"))

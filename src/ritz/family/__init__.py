@@ -147,6 +147,14 @@ register(
     "2d + 1",
     "the average of N pushforwards of a Gaussian by Hamiltonian dynamics; solver='mixflow'",
 )
+for _name, _parameters, _description in (
+    ("pis", "O(dw + w²)", "a path of K steps: Brownian motion from a point, with a learned drift"),
+    ("dis", "O(dw + w²)", "a path of K steps that undo the target's turning into noise"),
+    ("bridge", "O(dw + w²)", "a path of K steps with learned drifts, one forward, one backward"),
+    ("cmcd", "O(dw + w² + K)", "a path of K annealed Langevin steps with a learned drift"),
+):
+    _where = f"ritz.transport._{_name}:{_name}"
+    register(_name, _where, (*_PATHS, "path", "reparameterised"), _parameters, _description)
 for _name, _module, _parameters, _description in (
     ("planar", "_planar", "(2d + 1)K + 2d", "K layers that bend space across planes"),
     ("radial", "_radial", "(d + 2)K + 2d", "K layers that draw space to points, or push it away"),

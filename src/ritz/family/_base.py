@@ -19,6 +19,7 @@ CAPABILITIES = (
     "sample_and_log_prob",
     "entropy",
     "linearised_entropy",
+    "path",
     "reparameterised",
     "condition",
     "points",
@@ -37,7 +38,9 @@ class AbstractFamily(eqx.Module):
     A family that cannot give its density at any point, but a draw together with
     :math:`\log\hat q` such that :math:`\tilde p(x)/\hat q` has the mean Z for every target
     (a path's probability ratio, an auxiliary variable's), declares `sample_and_log_prob` alone;
-    whoever has `sample` and `log_prob` has it too. One whose entropy is only known of a
+    whoever has `sample` and `log_prob` has it too. Where such a draw is the end of a path, and the
+    ratio is known of the path alone, it declares `path`: whoever has `sample` and `log_prob` has
+    paths of one point. One whose entropy is only known of a
     linearisation declares `linearised_entropy`: no such weights can be made of that. One that is a
     family for each data set declares `condition`, see `AbstractAmortised`.
 
@@ -101,6 +104,16 @@ class AbstractFamily(eqx.Module):
         x = self.sample(key)
         return x, self.log_prob(x)
 
+    def sample_path(self, key: Key[Array, ""]) -> Float[Array, "..."]:
+        """The points that a draw goes through; itself, where it is the only one."""
+        return self.sample(key)
+
+    def path_log_prob(
+        self, path: Float[Array, "..."]
+    ) -> tuple[Float[Array, "d"], Float[Array, ""]]:
+        r"""The end of a path and its :math:`\log\hat q`, differentiable at a fixed path."""
+        return path, self.log_prob(path)
+
     def prepared(self) -> "AbstractFamily":
         """The same, with all at hand that the density at many points has in common."""
         return self
@@ -148,7 +161,8 @@ def lacking(needs: Iterable[str], capabilities: frozenset[str]) -> list[str]:
     ['entropy']
     """
     has_pair = capabilities >= {"sample", "log_prob"}
-    return sorted(set(needs) - capabilities - ({"sample_and_log_prob"} if has_pair else set()))
+    follow = {"sample_and_log_prob", "path"} if has_pair else set()
+    return sorted(set(needs) - capabilities - follow)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ class OwnDensity:
     equal where they are of the same target.
 
     Attributes:
+        name: of the family.
         target: the target.
     """
 
@@ -31,7 +32,7 @@ class OwnDensity:
             raise RitzError(f"{needs}these come in batches; use family='full_rank' or 'mean_field'")
         if target.continuous_dim < target.dim:
             raise RitzError(f"{needs}it has discrete coordinates; use fit(..., discrete='summed')")
-        self.target = target
+        self.name, self.target = name, target
 
     def __call__(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         return self.target.log_density(x)

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
-from ritz.estimator import AbstractEstimator, PerPart
+from ritz.estimator import AbstractEstimator, PerPart, pathwise
 from ritz.estimator import stop as constant
+from ritz.family import AbstractFamily
 from ritz.objective._base import AbstractObjective, Density, refuse_doubly, register
 from ritz.objective._importance import log_mean_exp
 from ritz.program import estimator_of, sample
@@ -62,8 +63,40 @@ class ForwardKL(AbstractScored):
         return jax.nn.softmax(log_w) @ (log_p - log_q) - log_mean_exp(log_w)
 
 
+class Paths(eqx.Module):
+    """A family's paths as a choice.
+
+    Attributes:
+        q: the family.
+    """
+
+    q: AbstractFamily
+    reparameterised: ClassVar[bool] = True
+
+    def sample(self, key: Key[Array, ""]) -> Array:
+        return self.q.sample_path(key)
+
+    def log_prob(self, path: Array) -> Array:
+        return self.q.path_log_prob(path)[1]
+
+
 class LogVariance(AbstractScored):
     """See `log_variance`."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"path"})
+
+    def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
+        if "path" not in getattr(q, "capabilities", ()):
+            return super().program(q, target, estimator)
+
+        def one(_: Any) -> tuple[Array, Array]:
+            path = jax.lax.stop_gradient(sample(Paths(constant(q)), pathwise()))
+            x, log_q = q.path_log_prob(path)
+            return target.log_density(x), log_q
+
+        return self.of_densities(*jax.vmap(one)(jnp.arange(self.draws)))
 
     @property
     def trains_target(self) -> bool:
@@ -150,7 +183,9 @@ def log_variance(draws: Any = 8) -> LogVariance:
     The draws are constants, and the gradient at them is, on average, exactly that of
     :math:`\mathrm{KL}(q \,\|\, p)`: a score-function gradient with a leave-one-out baseline. The
     value is zero with zero variance at q = p, whatever Z. It bounds nothing. Richter et al. 2020
-    (proposition 1).
+    (proposition 1). Of a family whose draws end paths, as the samplers of `ritz.transport`, the
+    paths are the constants, and the divergence is that of their laws (Richter and Berner 2024,
+    equation 18).
 
     Args:
         draws: K.
