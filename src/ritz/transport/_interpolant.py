@@ -238,16 +238,18 @@ class Interpolant(AbstractFamily):
             RitzError: for a negative diffusion, or where `noise` does.
         """
         _check_diffusion(diffusion)
+        constant: Any = diffusion
+        chosen: Any = diffusion if callable(diffusion) else None
         h, sign = 1.0 / whole_number("steps", steps, 1), -1.0 if backward else 1.0
 
         def drift(t: Array, x: Array) -> Array:
             width = self._noise_scale(t)
-            share = diffusion(t) / width if callable(diffusion) else diffusion
+            share = chosen(t) / width if chosen is not None else constant
             return sign * self.flow(t, x) - share * self.noise(t, x)
 
         def one(x: Array, at: Any) -> tuple[Array, None]:
             t, key = at
-            epsilon = diffusion(t) if callable(diffusion) else diffusion * self._noise_scale(t)
+            epsilon = constant * self._noise_scale(t) if chosen is None else chosen(t)
             shaken = jnp.sqrt(2.0 * h * epsilon) * jax.random.normal(key, x.shape, x.dtype)
             # Times are kept inside (0, 1), where the score is.
             early, late = t - sign * inner, t + sign * inner
@@ -308,7 +310,7 @@ class InterpolantLoss(AbstractDirect):
 
 def interpolant(
     base: Any = None,
-    path: Path | None = None,
+    path: Any = None,
     width: Any = 64,
     depth: Any = 3,
     rows: Any = 256,
@@ -366,18 +368,18 @@ def interpolant(
         begin = StandardNormal(d) if base is None else base
         if begin.dim != d:
             raise RitzError(
-                f"interpolant: the base has {begin.dim} dimensions, the samples {d}; they must agree"
+                f"interpolant: the base has {begin.dim} dimensions, the samples {d}; give alike"
             )
         keys = jax.random.split(jax.random.key(0), _LOOK)
         x0 = jax.vmap(paramax.unwrap(begin).sample)(keys)
         centre, scale = 0.5 * (x0.mean(0) + known.samples.mean(0)), x0.std(0) + known.samples.std(0)
         scale = jnp.where(scale > 0.0, scale, 1.0)
-        frozen = tuple(map(paramax.NonTrainable, (centre, scale)))
+        frozen = paramax.NonTrainable
         inputs = d + len(_times(path, jnp.zeros(())))
 
         def field(key: Any, unit: Any) -> Field:
             network = eqx.nn.MLP(inputs, d, int(width), int(depth), jax.nn.silu, key=key)
-            return Field(network, *frozen, paramax.NonTrainable(unit))
+            return Field(network, frozen(centre), frozen(scale), frozen(unit))
 
         one, two = jax.random.split(jax.random.key(1))
         return Interpolant(

@@ -1,5 +1,6 @@
 """Gaussian paths of least kinetic energy for a data set."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from ritz._errors import RitzError, described, whole_number
 from ritz.transport._paths import Path
 
 # Ratios of data to noise at which the separation is estimated, and zero and infinity.
-_RATIOS = np.concatenate([[0.0], np.geomspace(1e-2, 1e3, 120)])
+_RATIOS = np.concatenate([[0.0], np.geomspace(1e-3, 1e3, 160)])
 # The least speed, relative to that of points far apart: where data look Gaussian it vanishes.
 _FLOOR = 1e-3
 
@@ -110,7 +111,7 @@ def kinetic_optimal(x: Any, draws: Any = 1024, seed: int = 0) -> Path:
         seed: of the draws.
 
     Returns:
-        the path, a table of 122 angles.
+        the path, a table of 162 angles.
 
     Raises:
         RitzError: for fewer than two points, all the same, or a number of draws below one.
@@ -121,16 +122,30 @@ def kinetic_optimal(x: Any, draws: Any = 1024, seed: int = 0) -> Path:
     >>> bool(abs(alpha - 0.5) < 0.02), bool(abs(beta - 0.5) < 0.02)
     (True, True)
     """
-    points = normalised(x)
+    return geodesic(squared_speed, x, draws, seed)
+
+
+def squared_speed(ratios: Any, separation: Any) -> Any:
+    r""":math:`g(\theta)`, at :math:`\theta = \arctan s`; see `kinetic_optimal`."""
+    return 1.0 - (1.0 - separation) * (1.0 + ratios**2)
+
+
+def geodesic(speed: Callable[..., Any], x: Any, draws: Any, seed: int) -> Path:
+    r"""The straight line in :math:`(r, \varphi)`, of any squared speed g in the angle.
+
+    Args:
+        speed: g, of s and the separation there; it is cut to [0, 1], and 1 at the data.
+        x: the data.
+        draws: of the noise, for the separation.
+        seed: of the draws.
+
+    Raises:
+        RitzError: as `kinetic_optimal`.
+    """
     count = whole_number("draws", draws, 1)
-    separation = np.asarray(data_separation(points, draws=count, seed=seed), np.float64)
-    return _path_of(speeds(_RATIOS, separation))
-
-
-def speeds(ratios: Any, separation: Any) -> np.ndarray:
-    r""":math:`g(\theta)`, at :math:`\theta = \arctan s`; 1 is added for s infinite."""
-    g = 1.0 - (1.0 - separation) * (1.0 + np.asarray(ratios) ** 2)
-    return np.append(np.clip(g, 0.0, 1.0), 1.0)
+    separation = np.asarray(data_separation(normalised(x), draws=count, seed=seed), np.float64)
+    g = np.append(np.clip(speed(_RATIOS, separation), 0.0, 1.0), 1.0)
+    return _path_of(g)
 
 
 def _path_of(g: np.ndarray) -> Path:
@@ -138,14 +153,18 @@ def _path_of(g: np.ndarray) -> Path:
     root = np.sqrt(np.maximum(g, _FLOOR**2))
     steps = np.diff(angles) * 0.5 * (root[1:] + root[:-1])
     lengths = np.concatenate([[0.0], np.cumsum(steps)])
-    arrays = [jnp.asarray(v, jnp.result_type(float)) for v in (lengths[-1], lengths, angles)]
-    return Path(_Turning(*arrays, True), _Turning(*arrays, False))
+    end, seen, turned = (
+        jnp.asarray(v, jnp.result_type(float)) for v in (lengths[-1], lengths, angles)
+    )
+    return Path(_Turning(end, seen, turned, True), _Turning(end, seen, turned, False))
 
 
 def empirical_velocity(
     path: Path, x: Float[Array, "n d"], t: Float[Array, ""], at: Float[Array, "m d"]
 ) -> Float[Array, "m d"]:
-    r"""The exact marginal velocity of a path to points, :math:`u_t(x) = \mathbb{E}[\dot x_t \mid x]`.
+    r"""The exact marginal velocity of a path to points.
+
+    .. math:: u_t(x) = \mathbb{E}[\dot x_t \mid x_t = x].
 
     Args:
         path: without noise, from a standard normal.
@@ -164,7 +183,7 @@ def empirical_velocity(
 
 
 def kinetic_energy(
-    path: Path, x: Float[Array, "n d"], times: int = 200, draws: int = 1024, seed: int = 0
+    path: Path, x: Float[Array, "n d"], times: int = 100, draws: int = 512, seed: int = 0
 ) -> float:
     r""":math:`\frac1d\int_0^1 \mathbb{E}|u_t(x_t)|^2\,dt` of the exact marginal velocity.
 

@@ -30,7 +30,11 @@ class Path(eqx.Module):
 
     def at(self, t: Float[Array, ""]) -> tuple[Float[Array, ""], ...]:
         r""":math:`\alpha, \beta, \gamma`."""
-        return self.alpha(t), self.beta(t), jnp.zeros_like(t) if self.gamma is None else self.gamma(t)
+        return (
+            self.alpha(t),
+            self.beta(t),
+            jnp.zeros_like(t) if self.gamma is None else self.gamma(t),
+        )
 
     def rates(self, t: Float[Array, ""]) -> tuple[Float[Array, ""], ...]:
         r"""Their derivatives in t."""
@@ -57,7 +61,7 @@ class _Preserving(eqx.Module):
         return jnp.sqrt(-jnp.expm1(-spent)) if self.noise else jnp.exp(-0.5 * spent)
 
 
-def brownian(scale: float = 2.0) -> Callable[..., Any]:
+def brownian(scale: Any = 2.0) -> Callable[..., Any]:
     r"""The noise of a Brownian bridge: :math:`\gamma(t) = \sqrt{a\,t(1-t)}`.
 
     Albergo, Boffi and Vanden-Eijnden 2023, "Stochastic interpolants" (section 4).
@@ -111,11 +115,11 @@ def trigonometric(gamma: Any = None) -> Path:
     return Path(_cosine, _sine, _function(gamma))
 
 
-def variance_preserving(low: float = 0.1, high: float = 20.0) -> Path:
+def variance_preserving(low: Any = 0.1, high: Any = 20.0) -> Path:
     r"""The diffusion path :math:`\beta = e^{-\frac12 T(1-t)}`, :math:`\alpha = \sqrt{1-\beta^2}`.
 
-    With :math:`T(s) = s\,b_0 + \tfrac12 s^2 (b_1 - b_0)` (Song et al. 2021, equation 33). At t = 0 a
-    share :math:`e^{-\frac12 T(1)}` of the data is left, 0.7% by default.
+    With :math:`T(s) = s\,b_0 + \tfrac12 s^2 (b_1 - b_0)` (Song et al. 2021, equation 33). At t = 0
+    a share :math:`e^{-\frac12 T(1)}` of the data is left, 0.7% by default.
 
     Args:
         low: :math:`b_0`, the rate of the noise at the data.
