@@ -19,21 +19,26 @@ if TYPE_CHECKING:
         trigonometric,
         variance_preserving,
     )
+    from ritz.transport._wasserstein_flow import JKO, WassersteinFlow, jko, wasserstein_flow
 
 __all__ = [
+    "JKO",
     "Interpolant",
     "InterpolantLoss",
     "Path",
+    "WassersteinFlow",
     "brownian",
     "data_separation",
     "empirical_velocity",
     "interpolant",
+    "jko",
     "kinetic_energy",
     "kinetic_optimal",
     "linear",
     "normalised",
     "trigonometric",
     "variance_preserving",
+    "wasserstein_flow",
 ]
 
 # Each method is imported when it is first asked for.
@@ -47,6 +52,7 @@ _WHERE = {
         "normalised",
     ),
     "_paths": ("Path", "brownian", "linear", "trigonometric", "variance_preserving"),
+    "_wasserstein_flow": ("JKO", "WassersteinFlow", "jko", "wasserstein_flow"),
 }
 
 

@@ -20,8 +20,10 @@ of each component.
 
 Thresholds: the catalogue's. The error of a field is E|learnt - exact|^2 / E|exact|^2 over draws of
 x_t, at each of 19 times from 0.05 to 0.95; the check takes the largest, of both fields, dimensions
-and all seeds. The SDE's share of the ODE's energy distance is that of the means over seeds, both
-from the same draws of the base and against the same draws of the target.
+and all seeds. The SDE's and the ODE's
+energy distances are means over seeds, from the same draws of the base and against the same draws of
+the target; unbiased estimates of a distance near zero can be negative, so that their difference is
+taken and not their ratio.
 
 Wrong variant: the velocity regresses on the interpolation's rate alone, without the noise's.
 Its draws find the right modes.
@@ -49,7 +51,7 @@ STEPS, LR = 4000, 0.004
 WIDTH = {2: 64, 16: 96}
 TIMES = np.linspace(0.05, 0.95, 19)
 DATA, VALID, DRAWS, LIKELIHOODS = 100_000, 6_000, 18_000, 400
-DIFFUSIONS = (0.1, 0.3, 1.0, 3.0)
+DIFFUSIONS = (0.1, 0.5, 2.0)
 PATH = linear(gamma=brownian())
 
 
@@ -163,10 +165,10 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
             compared="exact less ODE log density of fresh draws of the target, in nats",
         ),
         Check(
-            name="SDE's energy distance as a share of the ODE's",
-            value=float(by_sampler[0] / by_sampler[1]),
+            name="SDE's energy distance less the ODE's",
+            value=float(by_sampler[0] - by_sampler[1]),
             direction="<=",
-            threshold=1.0,
+            threshold=0.0,
             compared="16 dimensions, the SDE with the diffusion that a validation set chose",
         ),
     )
