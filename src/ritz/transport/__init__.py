@@ -4,7 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ritz.transport._interpolant import Interpolant, InterpolantLoss, interpolant
+    from ritz.transport._interpolant import Interpolant, interpolant
+    from ritz.transport._interpolant_loss import InterpolantLoss
+    from ritz.transport._jko import JKO, jko
     from ritz.transport._kinetic import (
         data_separation,
         empirical_velocity,
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
         trigonometric,
         variance_preserving,
     )
-    from ritz.transport._wasserstein_flow import JKO, WassersteinFlow, jko, wasserstein_flow
+    from ritz.transport._wasserstein_flow import WassersteinFlow, wasserstein_flow
 
 __all__ = [
     "JKO",
@@ -43,7 +45,9 @@ __all__ = [
 
 # Each method is imported when it is first asked for.
 _WHERE = {
-    "_interpolant": ("Interpolant", "InterpolantLoss", "interpolant"),
+    "_interpolant": ("Interpolant", "interpolant"),
+    "_interpolant_loss": ("InterpolantLoss",),
+    "_jko": ("JKO", "jko"),
     "_kinetic": (
         "data_separation",
         "empirical_velocity",
@@ -52,7 +56,7 @@ _WHERE = {
         "normalised",
     ),
     "_paths": ("Path", "brownian", "linear", "trigonometric", "variance_preserving"),
-    "_wasserstein_flow": ("JKO", "WassersteinFlow", "jko", "wasserstein_flow"),
+    "_wasserstein_flow": ("WassersteinFlow", "wasserstein_flow"),
 }
 
 

@@ -6,73 +6,18 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import paramax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, described, whole_number
 from ritz.family import AbstractFamily
-from ritz.objective import AbstractDirect
 from ritz.target import samples_of
+from ritz.transport import _interpolant_parts as parts
+from ritz.transport._interpolant_loss import InterpolantLoss
 from ritz.transport._ode import solve
 from ritz.transport._paths import Path, linear
 
-# Times nearer to the ends are left out of the regressions: there the rate of noise is infinite.
-_END = 1e-3
-_FREQUENCIES = (1.0, 2.0)
 _LOOK = 2000  # draws of the base that its mean and sd are known by
-
-
-class Field(eqx.Module):
-    """A network of a point and a time, in coordinates of unit variance.
-
-    Attributes:
-        network: of the point and functions of the time.
-        centre: of the points.
-        scale: of the points.
-        unit: of the values.
-    """
-
-    network: eqx.nn.MLP
-    centre: Any
-    scale: Any
-    unit: Any
-
-    def __call__(self, x: Float[Array, " d"], times: Float[Array, " k"]) -> Float[Array, " d"]:
-        z = (x - self.centre) / self.scale
-        return self.unit * self.network(jnp.concatenate([z, times]))
-
-
-class StandardNormal(AbstractFamily):
-    """The usual base; nothing of it is trained."""
-
-    capabilities = frozenset({"sample", "log_prob"})
-    size: int = eqx.field(static=True)
-
-    @property
-    def dim(self) -> int:
-        return self.size
-
-    def sample(self, key: Key[Array, ""]) -> Float[Array, " d"]:
-        return jax.random.normal(key, (self.size,))
-
-    def log_prob(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        return jax.scipy.stats.norm.logpdf(x).sum()
-
-
-class Drawn(AbstractFamily):
-    """A base that is known by samples."""
-
-    capabilities = frozenset({"sample"})
-    samples: Any
-
-    @property
-    def dim(self) -> int:
-        return paramax.unwrap(self.samples).shape[1]
-
-    def sample(self, key: Key[Array, ""]) -> Float[Array, " d"]:
-        x = paramax.unwrap(self.samples)
-        return x[jax.random.randint(key, (), 0, len(x))]
 
 
 class Interpolant(AbstractFamily):
@@ -88,8 +33,8 @@ class Interpolant(AbstractFamily):
 
     base: AbstractFamily
     path: Path
-    velocity: Field
-    denoiser: Field | None
+    velocity: parts.Field
+    denoiser: parts.Field | None
     rows: int = eqx.field(static=True)
 
     @property
@@ -101,7 +46,7 @@ class Interpolant(AbstractFamily):
         return paramax.unwrap(self.base).dim
 
     @property
-    def objective(self) -> "InterpolantLoss":
+    def objective(self) -> InterpolantLoss:
         return InterpolantLoss(self.rows)
 
     def place(self, t: Array, x0: Array, x1: Array, z: Array) -> Float[Array, " d"]:
@@ -118,7 +63,7 @@ class Interpolant(AbstractFamily):
     def flow(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " d"]:
         r"""The velocity :math:`b(t, x)` of the probability flow."""
         q = paramax.unwrap(self)
-        return q.velocity(x, _times(q.path, t))
+        return q.velocity(x, parts.times_of(q.path, t))
 
     def noise(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " d"]:
         r""":math:`\eta(t, x) = \mathbb{E}[z \mid x_t = x]`.
@@ -131,8 +76,8 @@ class Interpolant(AbstractFamily):
         """
         q = paramax.unwrap(self)
         if q.denoiser is not None:
-            return q.path.at(t)[2] * q.denoiser(x, _times(q.path, t))
-        if not isinstance(q.base, StandardNormal):
+            return q.path.at(t)[2] * q.denoiser(x, parts.times_of(q.path, t))
+        if not isinstance(q.base, parts.StandardNormal):
             raise RitzError(
                 "an interpolant without noise, from a base that is not standard normal, has no "
                 "score; use a path with noise, such as linear(gamma=brownian())"
@@ -237,7 +182,7 @@ class Interpolant(AbstractFamily):
         Raises:
             RitzError: for a negative diffusion, or where `noise` does.
         """
-        _check_diffusion(diffusion)
+        parts.check_diffusion(diffusion)
         constant: Any = diffusion
         chosen: Any = diffusion if callable(diffusion) else None
         h, sign = 1.0 / whole_number("steps", steps, 1), -1.0 if backward else 1.0
@@ -265,47 +210,6 @@ class Interpolant(AbstractFamily):
     def _noise_scale(self, t: Array) -> Array:
         a, _, c = paramax.unwrap(self.path).at(t)
         return a if self.denoiser is None else c
-
-
-class InterpolantLoss(AbstractDirect):
-    r"""The regressions of an interpolant.
-
-    .. math:: \mathbb{E}\Big[\tfrac12|b(t,x_t)|^2 - b(t,x_t)\cdot\dot x_t
-        + \tfrac12|\eta(t,x_t)|^2 - \eta(t,x_t)\cdot z\Big],
-
-    each at z and -z, since the rate of the noise is infinite at the ends and cancels so (Albergo,
-    Boffi and Vanden-Eijnden 2023, equations 2.13 and 2.19, and section 6.1). t is uniform.
-
-    Attributes:
-        rows: how many pairs :math:`(x_0, x_1)` a step sees.
-    """
-
-    rows: int = eqx.field(static=True)
-
-    def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
-        known = samples_of(target, "InterpolantLoss")
-        pair, base, times, noise = jax.random.split(key, 4)
-        x1 = known.draw(pair, self.rows)
-        x0 = jax.vmap(q.base_sample)(jax.random.split(base, self.rows))
-        t = jax.random.uniform(times, (self.rows,), x1.dtype, _END, 1.0 - _END)
-        z = jax.random.normal(noise, x1.shape, x1.dtype)
-
-        def one(t: Array, x0: Array, x1: Array, z: Array) -> tuple[Array, Array]:
-            x = q.place(t, x0, x1, z)
-            b, moved = q.flow(t, x), q.rate(t, x0, x1, z)
-            velocity = 0.5 * b @ b - b @ moved
-            if q.denoiser is None:
-                return velocity, jnp.zeros_like(velocity)
-            eta = q.noise(t, x)
-            return velocity, 0.5 * eta @ eta - eta @ z
-
-        velocity, denoiser = (v.mean() for v in jax.vmap(one)(t, x0, x1, z))
-        if q.denoiser is not None:
-            mirrored = (v.mean() for v in jax.vmap(one)(t, x0, x1, -z))
-            velocity, denoiser = (
-                0.5 * (a + b) for a, b in zip((velocity, denoiser), mirrored, strict=True)
-            )
-        return velocity + denoiser, {"velocity": velocity, "denoiser": denoiser}
 
 
 def interpolant(
@@ -360,12 +264,12 @@ def interpolant(
     for name, value in (("width", width), ("depth", depth), ("rows", rows)):
         whole_number(name, value, 1)
     if base is not None and not isinstance(base, AbstractFamily):
-        base = _samples(base)
+        base = parts.samples_base(base)
 
     def build(target: Any, start: Any) -> Interpolant:
         known = samples_of(target, "interpolant")
         d = known.dim
-        begin = StandardNormal(d) if base is None else base
+        begin = parts.StandardNormal(d) if base is None else base
         if begin.dim != d:
             raise RitzError(
                 f"interpolant: the base has {begin.dim} dimensions, the samples {d}; give alike"
@@ -375,11 +279,11 @@ def interpolant(
         centre, scale = 0.5 * (x0.mean(0) + known.samples.mean(0)), x0.std(0) + known.samples.std(0)
         scale = jnp.where(scale > 0.0, scale, 1.0)
         frozen = paramax.NonTrainable
-        inputs = d + len(_times(path, jnp.zeros(())))
+        inputs = d + len(parts.times_of(path, jnp.zeros(())))
 
-        def field(key: Any, unit: Any) -> Field:
+        def field(key: Any, unit: Any) -> parts.Field:
             network = eqx.nn.MLP(inputs, d, int(width), int(depth), jax.nn.silu, key=key)
-            return Field(network, frozen(centre), frozen(scale), frozen(unit))
+            return parts.Field(network, frozen(centre), frozen(scale), frozen(unit))
 
         one, two = jax.random.split(jax.random.key(1))
         return Interpolant(
@@ -391,31 +295,3 @@ def interpolant(
         )
 
     return build
-
-
-def _times(path: Path, t: Array) -> Float[Array, " k"]:
-    """What the networks see of a time: it, the path's coefficients, and waves."""
-    angle = jnp.pi * t * jnp.asarray(_FREQUENCIES, t.dtype)
-    return jnp.concatenate([jnp.stack([t, *path.at(t)]), jnp.cos(angle), jnp.sin(angle)])
-
-
-def _samples(base: Any) -> Drawn:
-    values = np.asarray(base) if hasattr(base, "__len__") else np.zeros(())
-    if values.ndim != 2 or len(values) < 2 or values.dtype.kind not in "fiu":
-        raise RitzError(
-            f"interpolant: base: {described(base)} arrived, expected samples of shape (N, d), a "
-            "family, or None for the standard normal"
-        )
-    if not np.isfinite(values).all():
-        raise RitzError("interpolant: the base's samples hold values that are not finite numbers")
-    return Drawn(paramax.NonTrainable(jnp.asarray(values, jnp.result_type(float))))
-
-
-def _check_diffusion(diffusion: Any) -> None:
-    if callable(diffusion) or isinstance(diffusion, jax.Array):
-        return
-    if isinstance(diffusion, bool) or not isinstance(diffusion, int | float) or not diffusion >= 0:
-        raise RitzError(
-            f"diffusion: {described(diffusion)} arrived, expected a number from 0 up, or a "
-            "function of time"
-        )
