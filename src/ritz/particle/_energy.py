@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
 from ritz.family import AbstractFamily
-from ritz.particle._moves import Moves, as_moves, mala
+from ritz.particle._moves import as_moves, mala
 from ritz.target import samples_of
 
 _LOG_2PI = 1.8378770664093453

@@ -46,7 +46,7 @@ class FiniteSum(eqx.Module):
     entropy: Float[Array, ""]
     dim: int = eqx.field(static=True)
 
-    def features(self, theta: Float[Array, " d"]) -> Float[Array, " n"]:
+    def features(self, theta: Float[Array, " d"]) -> Array:
         """h of one parameter at all inputs."""
         return jax.vmap(lambda x: self.feature(theta, x))(self.inputs)
 
@@ -63,9 +63,7 @@ class FiniteSum(eqx.Module):
         :math:`|\theta|^2`."""
         return self.losses(predictions).mean() + self.decay * square
 
-    def log_gibbs(
-        self, theta: Float[Array, " d"], duals: Float[Array, " n"]
-    ) -> Float[Array, ""]:
+    def log_gibbs(self, theta: Float[Array, " d"], duals: Float[Array, " n"]) -> Float[Array, ""]:
         r""":math:`-\frac1\lambda\bigl(\frac1n\sum_i g_i h_\theta(x_i)
         + \lambda'|\theta|^2\bigr)`."""
         return -(duals @ self.features(theta) / len(duals) + self.decay * theta @ theta) / (

@@ -100,9 +100,7 @@ class PersistentChains(AbstractSolver):
         share = jax.nn.softmax(log_weights)
         size = 1.0 / (self.chains * (share**2).sum())
         log_mean = jax.nn.logsumexp(log_weights) - jnp.log(float(self.chains))
-        rows = jnp.where(
-            size < self.resample, _systematic(again, share), jnp.arange(self.chains)
-        )
+        rows = jnp.where(size < self.resample, _systematic(again, share), jnp.arange(self.chains))
         log_weights = jnp.where(size < self.resample, log_mean, log_weights)
         info |= {"effective share": size, "log normaliser": log_mean}
         return PersistentState(params, opt, moved.x[rows], log_weights), info

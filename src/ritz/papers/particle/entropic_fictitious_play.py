@@ -12,17 +12,18 @@ play for finite-sum problems", 2023, arXiv:2303.02957.
 Scaled down: the laws are of one or two parameters, so that quadrature gives the exact measures and
 the optimum; the paper trains two-layer networks by particles only. Three rates of mixing on nodes;
 particles at 0.05. The baseline keeps the particles of all steps, with their weights, and is the
-same algorithm on the same keys: what differs is what its state holds. Its memory is that of the
-arrays in the state, with those of one step of particles whose weight is below 1e-3 left out it is
-recorded too.
+same algorithm on the same keys: what differs is what its state holds. Memory is that of the arrays
+in the state; the share of a history that drops steps with weights below 1e-3 is a figure.
 
 Data: made here from the seed: 60 inputs and a noisy curve, seen through tanh(theta x) and through
 2 tanh(a x + b). Digits 3 and 8 of scikit-learn, by the logistic loss and 65 parameters a particle,
 are a figure: there is no quadrature there.
 
 Thresholds: the catalogue's. The loss is what particles know: the risk of the mixture with weight
-decay, without the entropy; beside it stands the whole objective of the Gibbs measure of their dual
-numbers, integrated on the nodes. The figure of a check is the worse of the two.
+decay, without the entropy; beside it stands the excess of the whole objective, integrated on the
+nodes, at the Gibbs measure of their dual numbers, as a share of the risk (the objective itself has
+no natural zero). The check takes the worse of the two. On two seeds the errors were at most 0.028,
+and the rates 2.7 to 4 times the nominal one: near the optimum a gap is the square of a distance.
 
 Wrong variant: predictions are overwritten by those of the last Gibbs measure, not mixed. The law
 is still mixed, and its loss falls at first.
@@ -107,12 +108,14 @@ class KeepsHistory(ParticleFictitiousPlay):
         return HistoryState(held, weights, jnp.zeros((), jnp.int32))
 
     def step(self, problem: Any, state: HistoryState, key: Any, batch: Any = None) -> Any:
-        mean = lambda f: state.weights @ jax.lax.map(
-            lambda each: jax.vmap(f)(each).mean(axis=0), state.params
+        mean = lambda f: (
+            state.weights @ jax.lax.map(lambda each: jax.vmap(f)(each).mean(axis=0), state.params)
         )
         predictions, square = mean(problem.features), mean(lambda theta: theta @ theta)
-        small = ritz.particle._fictitious_play.ParticleState(
-            state.params[state.at], predictions, square
+        small = (
+            super()
+            .init(problem, key)
+            ._replace(params=state.params[state.at], predictions=predictions, square=square)
         )
         new, info = super().step(problem, small, key)
         at = state.at + 1
@@ -128,11 +131,8 @@ class Overwritten(ParticleFictitiousPlay):
 
     def step(self, problem: Any, state: Any, key: Any, batch: Any = None) -> Any:
         new, info = super().step(problem, state, key)
-        last = state._replace(params=new.params)
-        whole = ParticleFictitiousPlay(
-            jnp.ones_like(self.rate), self.moves, self.length, self.particles
-        )
-        return whole.step(problem, state, key)[0]._replace(params=last.params), info
+        found = jax.vmap(problem.features)(new.params).mean(axis=0)
+        return new._replace(predictions=found, square=(new.params**2).sum(axis=1).mean()), info
 
 
 class OverwrittenState(NamedTuple):
@@ -151,8 +151,7 @@ class OverwrittenOnNodes(FictitiousPlay):
         return OverwrittenState(masses, table, masses @ table)
 
     def step(self, problem: Any, state: Any, key: Any, batch: Any = None) -> Any:
-        known = ritz.particle._fictitious_play.GridState(state.params, state.table)
-        _, info = super().step(problem, known, key)
+        _, info = super().step(problem, state, key)
         duals = problem.duals(state.predictions)
         gibbs = problem.gibbs(duals, state.table, self.nodes, self.volume).masses
         mixed = state.params + self.rate * (gibbs - state.params)
