@@ -222,7 +222,7 @@ def test_drawing_is_from_the_density():
         (lambda: persistent_chains(3), "Optax"),
         (lambda: persistent_chains(resample=2.0), "resample=2.0"),
         (lambda: fit_of(family="full_rank", solver=persistent_chains()), "energy_model"),
-        (lambda: fit_of(family="full_rank", objective=score_matching()), "log_density"),
+        (lambda: fit_of(family="full_rank", objective=score_matching()), "energy_model"),
         (lambda: fit_of(ritz.target.from_samples(np.zeros((9, 1)))), "one value only"),
         (lambda: fit_of(ritz.target.from_log_density(lambda x: -x @ x, jnp.zeros(2))), "samples"),
     ],

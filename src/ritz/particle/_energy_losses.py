@@ -26,10 +26,6 @@ class AbstractEnergyLoss(AbstractDirect):
 
     rows: eqx.AbstractVar[int | None]
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"log_density"})
-
     def seen(self, q: Any, target: Any, key: Key[Array, ""]) -> Float[Array, "n d"]:
         """The samples of a step."""
         name = type(self).__name__
