@@ -64,13 +64,14 @@ class ScoreMatching(AbstractEnergyLoss):
     rows: int | None = eqx.field(static=True)
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
+        z = self.seen(q, target, key)
         score = jax.grad(q.log_tilted)
 
         def one(z: Array) -> Array:
             value, slope = jax.linearize(score, z)
             return jnp.trace(jax.vmap(slope)(jnp.eye(len(z), dtype=z.dtype))) + 0.5 * value @ value
 
-        return jax.vmap(one)(self.seen(q, target, key)).mean()
+        return jax.vmap(one)(z).mean()
 
 
 class DenoisingScoreMatching(AbstractEnergyLoss):
