@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         plot,
         solver,
         target,
+        transport,
         wavelets,
     )
     from ritz._compile import enable_compilation_cache
@@ -61,6 +62,7 @@ __all__ = [
     "solver",
     "sweep",
     "target",
+    "transport",
     "wavelets",
 ]
 _HOMES = {
