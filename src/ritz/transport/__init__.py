@@ -4,15 +4,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ritz.transport._energy_plan import EnergyPlan, energy_plan
     from ritz.transport._gaussian import GaussianPlan, gaussian_plan
     from ritz.transport._light_bridge import LightBridge, light_bridge
+    from ritz.transport._plan import Plan
+    from ritz.transport._sinkhorn import sinkhorn
+    from ritz.transport._sinkhorn_newton import sinkhorn_newton
 
-__all__ = ["GaussianPlan", "LightBridge", "gaussian_plan", "light_bridge"]
+__all__ = [
+    "EnergyPlan",
+    "GaussianPlan",
+    "LightBridge",
+    "Plan",
+    "energy_plan",
+    "gaussian_plan",
+    "light_bridge",
+    "sinkhorn",
+    "sinkhorn_newton",
+]
 
 # Each is imported when it is first asked for.
 _WHERE = {
+    "_energy_plan": ("EnergyPlan", "energy_plan"),
     "_gaussian": ("GaussianPlan", "gaussian_plan"),
     "_light_bridge": ("LightBridge", "light_bridge"),
+    "_plan": ("Plan",),
+    "_sinkhorn": ("sinkhorn",),
+    "_sinkhorn_newton": ("sinkhorn_newton",),
 }
 
 
