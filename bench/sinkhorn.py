@@ -24,9 +24,9 @@ import numpy as np
 
 from ritz.transport import Plan, sinkhorn, sinkhorn_newton
 
-SIZES, TOLERANCE = (100, 300, 1000), 1e-8
+SIZES, TOLERANCE = (100, 200, 500), 1e-8
 EPSILONS = {"assignment": (1e-2, 3e-3, 1e-3), "clouds": (1e-1, 1e-2, 1e-3)}
-MOST = 10_000  # sweeps
+MOST = 5_000  # sweeps
 
 
 def cost(kind: str, n: int) -> np.ndarray:

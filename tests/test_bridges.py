@@ -1,5 +1,7 @@
 """Bridges between samples, against Gaussians whose plan is known in closed form."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,11 +90,11 @@ def test_the_loss_is_the_divergence_up_to_a_constant():
     q, _ = exact_bridge(20_000)
     rng = np.random.default_rng(1)
     target = ritz.target.from_samples(rng.multivariate_normal(MEAN1, COV1, 20_000))
-    size = {"rows": 20_000}
     arrays = {n: getattr(q, n) for n in ("height", "loc", "root", "source", "frame", "epsilon")}
 
     def loss(**other):
-        one = paramax.unwrap(q.__class__(**(arrays | other), **size))
+        given: Any = arrays | other
+        one = paramax.unwrap(q.__class__(rows=20_000, **given))
         return float(q.objective.loss(one, target, jax.random.key(0)))
 
     best = loss()
@@ -137,7 +139,8 @@ def test_a_fit_reaches_a_mixture_and_keeps_its_source():
         ritz.target.from_samples(x1), family=light_bridge(x0, 3000.0, 8), steps=4000, progress=False
     )
     assert fit.status == "ok", fit.reasons
-    x, _ = jax.vmap(fit.q.pair)(jax.random.split(jax.random.key(0), 50))
+    q: Any = fit.q
+    x, _ = jax.vmap(q.pair)(jax.random.split(jax.random.key(0), 50))
     apart = np.abs(np.asarray(x)[:, None] - x0).sum(-1).min(1)
     assert apart.max() < 1e-2
 

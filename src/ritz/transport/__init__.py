@@ -4,7 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ritz.transport._energy_plan import EnergyPlan, energy_plan
+    from ritz.transport._conditional import (
+        ConditionalTransport,
+        Navigated,
+        conditional_transport,
+    )
+    from ritz.transport._energy_plan import EnergyPlan, EnergyPlanLoss, energy_plan
     from ritz.transport._gaussian import GaussianPlan, gaussian_plan
     from ritz.transport._light_bridge import LightBridge, light_bridge
     from ritz.transport._plan import Plan
@@ -12,10 +17,14 @@ if TYPE_CHECKING:
     from ritz.transport._sinkhorn_newton import sinkhorn_newton
 
 __all__ = [
+    "ConditionalTransport",
     "EnergyPlan",
+    "EnergyPlanLoss",
     "GaussianPlan",
     "LightBridge",
+    "Navigated",
     "Plan",
+    "conditional_transport",
     "energy_plan",
     "gaussian_plan",
     "light_bridge",
@@ -25,7 +34,8 @@ __all__ = [
 
 # Each is imported when it is first asked for.
 _WHERE = {
-    "_energy_plan": ("EnergyPlan", "energy_plan"),
+    "_conditional": ("ConditionalTransport", "Navigated", "conditional_transport"),
+    "_energy_plan": ("EnergyPlan", "EnergyPlanLoss", "energy_plan"),
     "_gaussian": ("GaussianPlan", "gaussian_plan"),
     "_light_bridge": ("LightBridge", "light_bridge"),
     "_plan": ("Plan",),

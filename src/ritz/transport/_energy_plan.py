@@ -65,14 +65,24 @@ class EnergyPlan(AbstractFamily):
 
     def walk(self, z: Float[Array, " d"], key: Key[Array, ""]) -> Float[Array, " d"]:
         """The end of a chain from z, in units of the target."""
-        noise = jnp.sqrt(2.0 * self.step * self.temperature)
-        slope = jax.grad(self.potential)
+        eps, h = self.temperature, self.step
+        climb = jax.value_and_grad(lambda y: self.potential(y) - 0.5 * ((y - z) ** 2).sum())
 
-        def move(y: Array, key: Array) -> tuple[Array, None]:
-            y = y + self.step * (slope(y) - (y - z))
-            return y + noise * jax.random.normal(key, y.shape, y.dtype), None
+        def move(at: tuple[Array, Array, Array], key: Array) -> tuple[Any, None]:
+            y, height, slope = at
+            noise, accept = jax.random.split(key)
+            ahead = jnp.sqrt(2.0 * h * eps) * jax.random.normal(noise, y.shape, y.dtype)
+            new = y + h * slope + ahead
+            there, back = climb(new)
+            forward, backward = (ahead**2).sum(), ((y - new - h * back) ** 2).sum()
+            ratio = (there - height + (forward - backward) / (4.0 * h)) / eps
+            fine = jnp.log(jax.random.uniform(accept, dtype=ratio.dtype)) < ratio
+            return jax.tree.map(
+                lambda a, b: jnp.where(fine, a, b), (new, there, back), (y, height, slope)
+            ), None
 
-        return jax.lax.scan(move, z, jax.random.split(key, self.length))[0]
+        keys = jax.random.split(key, self.length)
+        return jax.lax.scan(move, (z, *climb(z)), keys)[0][0]
 
     @property
     def temperature(self) -> Float[Array, ""]:
@@ -115,11 +125,13 @@ def energy_plan(
         e^{(f(y) - c(x,y))/\epsilon}\,dy,
 
     whose gradient is the mean of :math:`\nabla f` over data less that over samples of the plans
-    :math:`\pi(y\mid x) \propto e^{(f(y) - c(x,y))/\epsilon}`. These are made by Langevin chains
+    :math:`\pi(y\mid x) \propto e^{(f(y) - c(x,y))/\epsilon}`. These are made by chains of Langevin steps
 
     .. math:: y \leftarrow y + h\,(\nabla f(y) - (y - x)) + \sqrt{2 h \epsilon}\,\xi
 
-    from x, in training and afterwards; there is no second network. P. Mokrov, A. Korotin, A.
+    from x, each step accepted or not by Metropolis' rule (the paper leaves that out, and its chains
+    blow up where the network has become steep), in training and afterwards; there is no second
+    network. P. Mokrov, A. Korotin, A.
     Kolesov, N. Gushchin and E. Burnaev, "Energy-guided entropic neural optimal transport", ICLR
     2024, arXiv:2304.06094, equation 12 and algorithm 1.
 

@@ -60,7 +60,8 @@ def gaussian_plan(mean0: Any, cov0: Any, mean1: Any, cov1: Any, epsilon: Any) ->
     >>> plan.slope.item()  # y = 3 + 2x
     2.0
     """
-    if isinstance(epsilon, bool) or not isinstance(epsilon, numbers.Real) or not epsilon >= 0:
+    number = isinstance(epsilon, numbers.Real) and not isinstance(epsilon, bool)
+    if not number or not float(epsilon) >= 0:
         raise RitzError(f"epsilon={epsilon!r} arrived, expected a number from 0 up, such as 0.1")
     m0, s0, m1, s1 = (np.asarray(v, np.float64) for v in (mean0, cov0, mean1, cov1))
     d = m0.size
@@ -79,5 +80,5 @@ def gaussian_plan(mean0: Any, cov0: Any, mean1: Any, cov1: Any, epsilon: Any) ->
 
 
 def _power(matrix: np.ndarray, power: float) -> np.ndarray:
-    values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.maximum(values, 0.0) ** power) @ vectors.T
+    found: Any = np.linalg.eigh(matrix)
+    return (found[1] * np.maximum(found[0], 0.0) ** power) @ found[1].T
