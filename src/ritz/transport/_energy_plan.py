@@ -125,15 +125,14 @@ def energy_plan(
         e^{(f(y) - c(x,y))/\epsilon}\,dy,
 
     whose gradient is the mean of :math:`\nabla f` over data less that over samples of the plans
-    :math:`\pi(y\mid x) \propto e^{(f(y) - c(x,y))/\epsilon}`. These are made by chains of Langevin steps
+    :math:`\pi(y\mid x) \propto e^{(f(y) - c(x,y))/\epsilon}`. These are made by Langevin steps
 
     .. math:: y \leftarrow y + h\,(\nabla f(y) - (y - x)) + \sqrt{2 h \epsilon}\,\xi
 
-    from x, each step accepted or not by Metropolis' rule (the paper leaves that out, and its chains
-    blow up where the network has become steep), in training and afterwards; there is no second
-    network. P. Mokrov, A. Korotin, A.
-    Kolesov, N. Gushchin and E. Burnaev, "Energy-guided entropic neural optimal transport", ICLR
-    2024, arXiv:2304.06094, equation 12 and algorithm 1.
+    from x, in training and afterwards; there is no second network. Each is accepted or not by
+    Metropolis' rule, which the paper leaves out, so that a step that is too long for a steep
+    network is refused. P. Mokrov, A. Korotin, A. Kolesov, N. Gushchin and E. Burnaev,
+    "Energy-guided entropic neural optimal transport", ICLR 2024, arXiv:2304.06094, algorithm 1.
 
     The loss of a step is no measure of progress: give `ritz.fit` a number of steps.
 

@@ -93,7 +93,7 @@ def _run(
     a: Array,
     b: Array,
     epsilon: Array,
-    tolerance: float,
+    tolerance: Any,
     steps: int,
     sweeps: int,
     kept: int,
