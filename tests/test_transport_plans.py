@@ -62,7 +62,7 @@ def test_newton_and_sinkhorn_find_one_plan(epsilon):
         np.testing.assert_allclose(found.marginal_error, off, atol=1e-14)
         cost = 0.5 * ((x[:, None] - y) ** 2).sum(-1)
         again = np.exp((found.f[:, None] + found.g - cost) / epsilon)
-        np.testing.assert_allclose(found.plan, again, rtol=1e-6)
+        np.testing.assert_allclose(found.plan, again, rtol=1e-6, atol=1e-15)
 
 
 @pytest.mark.usefixtures("double")

@@ -140,7 +140,7 @@ def energy_plan(
         x0: samples of the source, shape (N, d).
         epsilon: weight of the entropy, in units of the cost.
         width: of the network's hidden layers.
-        depth: how many there are.
+        depth: how many there are; none for a straight potential.
         length: steps of a chain.
         step: h, below 1.
         rows: samples that a training step sees, of each side.
@@ -161,7 +161,8 @@ def energy_plan(
     True
     """
     source, eps = cloud("x0", x0), positive("epsilon", epsilon)
-    sizes = {"width": width, "depth": depth, "length": length, "rows": rows}
+    whole_number("depth", depth, 0)
+    sizes = {"width": width, "length": length, "rows": rows}
     for name, size in sizes.items():
         whole_number(name, size, 1)
     h = positive("step", step)

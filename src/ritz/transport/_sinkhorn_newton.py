@@ -176,12 +176,15 @@ def _cg(multiply: Any, right: Array, diagonal: Array, goal: Array) -> tuple[Arra
         x, r, p, rho, count = at
         image = multiply(p)
         curve = p @ image
-        by = jnp.where(curve > 0, rho / curve, 0.0)
+        # Potentials that differ by a constant make one plan: what is left there is rounding.
+        flat = curve <= tiny * (p * diagonal @ p)
+        by = jnp.where(flat, 0.0, rho / jnp.where(flat, 1.0, curve))
         x, r = x + by * p, r - by * image
         z = r / diagonal
-        new = r @ z
+        new = jnp.where(flat, 0.0, r @ z)
         return x, r, z + new / jnp.where(rho > 0, rho, 1.0) * p, new, count + 1
 
+    tiny = 4.0 * jnp.finfo(right.dtype).eps
     z = right / diagonal
     rho = right @ z
     least = goal**2 * rho

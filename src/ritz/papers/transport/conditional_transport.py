@@ -24,6 +24,7 @@ Wrong variant: each coupling is a softmax along the other's axis. The loss still
 weights nothing tells; but what should cover modes seeks them.
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -141,17 +142,14 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
             x = _draws(gaussian(target, weight, steps["line"], seed, objective), seed)
             sds[i, j] = x.std()
             shown[f"weight {weight:g}"] = x[:, 0]
-        grid = CENTRES[rng.integers(len(CENTRES), size=SAMPLES)]
-        target = ritz.target.from_samples(grid + SD * rng.normal(size=grid.shape))
+        target = _grid(seed)
         shown["line"] = line
+        shown["conditional transport"] = _draws(
+            adversarial(target, steps["grid"], seed, objective), seed
+        )
+        shown["adversarial network"] = _baseline(seed, steps["grid"])
         for i, name in enumerate(("conditional transport", "adversarial network")):
-            if i == 0:
-                fit = adversarial(target, steps["grid"], seed, objective)
-            else:
-                fit = _fit(target, network, "grid", steps["grid"], seed, None)
-            x = _draws(fit, seed)
-            modes[i, j] = _captured(x)
-            shown[name] = x
+            modes[i, j] = _captured(shown[name])
     checks = (
         Check(
             name="sd at the covering weight over that at the seeking one",
@@ -201,6 +199,19 @@ def plot(result: Result) -> Any:
 
 
 # -- what the parts above need --------------------------------------------------------------------
+
+
+@functools.cache
+def _grid(seed: int) -> Any:
+    rng = np.random.default_rng((seed, 1))
+    grid = CENTRES[rng.integers(len(CENTRES), size=SAMPLES)]
+    return ritz.target.from_samples(grid + SD * rng.normal(size=grid.shape))
+
+
+@functools.cache
+def _baseline(seed: int, steps: int) -> np.ndarray:
+    """The same for the wrong variant."""
+    return _draws(_fit(_grid(seed), network, "grid", steps, seed, None), seed)
 
 
 def _fit(target: Any, family: Any, what: str, steps: int, seed: int, objective: Any) -> Any:
