@@ -166,7 +166,7 @@ def plot(result: Result) -> Any:
                 ax.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), title=name)
             for path in curves["paths"]:
                 axes[0, 2].plot(*path.T, lw=0.7, color="#D55E00")
-            titles = ("Swiss roll", "pushed samples, and paths")
+            titles = ("Swiss roll", "pushed samples, and paths of the bridge")
             for ax, title in zip(axes[0, 1:], titles, strict=True):
                 ax.set(title=title, aspect="equal")
     return figure
