@@ -80,5 +80,5 @@ def gaussian_plan(mean0: Any, cov0: Any, mean1: Any, cov1: Any, epsilon: Any) ->
 
 
 def _power(matrix: np.ndarray, power: float) -> np.ndarray:
-    found: Any = np.linalg.eigh(matrix)
-    return (found[1] * np.maximum(found[0], 0.0) ** power) @ found[1].T
+    values, vectors = (np.asarray(v, np.float64) for v in np.linalg.eigh(matrix))
+    return (vectors * np.maximum(values, 0.0) ** power) @ vectors.T
