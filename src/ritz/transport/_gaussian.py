@@ -63,6 +63,7 @@ def gaussian_plan(mean0: Any, cov0: Any, mean1: Any, cov1: Any, epsilon: Any) ->
     number = isinstance(epsilon, numbers.Real) and not isinstance(epsilon, bool)
     if not number or not float(epsilon) >= 0:
         raise RitzError(f"epsilon={epsilon!r} arrived, expected a number from 0 up, such as 0.1")
+    weight = float(epsilon)
     m0, s0, m1, s1 = (np.asarray(v, np.float64) for v in (mean0, cov0, mean1, cov1))
     d = m0.size
     if m0.shape != (d,) or m1.shape != (d,) or s0.shape != (d, d) or s1.shape != (d, d):
@@ -74,8 +75,8 @@ def gaussian_plan(mean0: Any, cov0: Any, mean1: Any, cov1: Any, epsilon: Any) ->
         if not np.allclose(s, s.T) or not np.linalg.eigvalsh(s).min() > 0:
             raise RitzError(f"{name} is not symmetric and positive definite")
     root, inverse = _power(s0, 0.5), _power(s0, -0.5)
-    middle = _power(root @ s1 @ root + 0.25 * epsilon**2 * np.eye(d), 0.5)
-    cross = root @ middle @ inverse - 0.5 * epsilon * np.eye(d)
+    middle = _power(root @ s1 @ root + 0.25 * weight**2 * np.eye(d), 0.5)
+    cross = root @ middle @ inverse - 0.5 * weight * np.eye(d)
     return GaussianPlan(np.concatenate([m0, m1]), np.block([[s0, cross], [cross.T, s1]]))
 
 
