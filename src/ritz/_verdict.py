@@ -128,7 +128,9 @@ def _apart(target: AbstractTarget, drawn: np.ndarray) -> list[str]:
 def _unlike(held: Any, x: np.ndarray) -> list[str]:
     """Whether draws are told from samples that the fit has not seen."""
     n = len(held)
-    found = energy_test(x[np.linspace(0, len(x) - 1, min(len(x), max(n, 1000))).astype(int)], held)
+    found = energy_test(
+        x[np.linspace(0, len(x) - 1, min(len(x), max(n, 1000))).astype(int)], np.asarray(held)
+    )
     if found.p_value >= TOLD:
         return []
     return [
