@@ -7,8 +7,17 @@ if TYPE_CHECKING:
     from ritz.particle._cloud import particles
     from ritz.particle._coin import coin
     from ritz.particle._energy import EnergyModel, energy_model
-    from ritz.particle._energy_losses import contrastive_divergence, denoising_score_matching, noise_contrastive, score_matching
-    from ritz.particle._fictitious_play import FictitiousPlay, ParticleFictitiousPlay, fictitious_play
+    from ritz.particle._energy_losses import (
+        contrastive_divergence,
+        denoising_score_matching,
+        noise_contrastive,
+        score_matching,
+    )
+    from ritz.particle._fictitious_play import (
+        FictitiousPlay,
+        ParticleFictitiousPlay,
+        fictitious_play,
+    )
     from ritz.particle._finite_sum import FiniteSum, finite_sum
     from ritz.particle._functional import functional, mean_discrepancy
     from ritz.particle._kernels import AbstractKernel, adaptive, imq, rbf
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
     from ritz.particle._wasserstein import WassersteinFlow, wasserstein_flow
 
 __all__ = [
+    "SVGD",
     "AbstractKernel",
     "EnergyModel",
     "FictitiousPlay",
@@ -31,7 +41,6 @@ __all__ = [
     "NaturalSVGD",
     "ParticleFictitiousPlay",
     "PersistentChains",
-    "SVGD",
     "Structured",
     "WassersteinFlow",
     "adaptive",
@@ -65,19 +74,68 @@ __all__ = [
 _WHERE = {
     "_cloud": ("particles",),
     "_coin": ("coin",),
-    "_energy": ("EnergyModel", "energy_model",),
-    "_energy_losses": ("contrastive_divergence", "denoising_score_matching", "noise_contrastive", "score_matching",),
-    "_fictitious_play": ("FictitiousPlay", "ParticleFictitiousPlay", "fictitious_play",),
-    "_finite_sum": ("FiniteSum", "finite_sum",),
-    "_functional": ("functional", "mean_discrepancy",),
-    "_kernels": ("AbstractKernel", "adaptive", "imq", "rbf",),
-    "_langevin": ("Langevin", "langevin", "mean_field_langevin",),
-    "_mirrored": ("MirroredSVGD", "NaturalSVGD", "mirrored_svgd", "natural_svgd",),
-    "_moves": ("Moves", "hmc", "mala", "ula",),
-    "_persistent": ("PersistentChains", "persistent_chains",),
-    "_structured": ("Structured", "structured_langevin",),
-    "_svgd": ("SVGD", "svgd",),
-    "_wasserstein": ("WassersteinFlow", "wasserstein_flow",),
+    "_energy": (
+        "EnergyModel",
+        "energy_model",
+    ),
+    "_energy_losses": (
+        "contrastive_divergence",
+        "denoising_score_matching",
+        "noise_contrastive",
+        "score_matching",
+    ),
+    "_fictitious_play": (
+        "FictitiousPlay",
+        "ParticleFictitiousPlay",
+        "fictitious_play",
+    ),
+    "_finite_sum": (
+        "FiniteSum",
+        "finite_sum",
+    ),
+    "_functional": (
+        "functional",
+        "mean_discrepancy",
+    ),
+    "_kernels": (
+        "AbstractKernel",
+        "adaptive",
+        "imq",
+        "rbf",
+    ),
+    "_langevin": (
+        "Langevin",
+        "langevin",
+        "mean_field_langevin",
+    ),
+    "_mirrored": (
+        "MirroredSVGD",
+        "NaturalSVGD",
+        "mirrored_svgd",
+        "natural_svgd",
+    ),
+    "_moves": (
+        "Moves",
+        "hmc",
+        "mala",
+        "ula",
+    ),
+    "_persistent": (
+        "PersistentChains",
+        "persistent_chains",
+    ),
+    "_structured": (
+        "Structured",
+        "structured_langevin",
+    ),
+    "_svgd": (
+        "SVGD",
+        "svgd",
+    ),
+    "_wasserstein": (
+        "WassersteinFlow",
+        "wasserstein_flow",
+    ),
 }
 
 

@@ -157,7 +157,7 @@ def energy_model(
             raise RitzError(
                 "energy_model: a coordinate of the samples has one value only; leave it out"
             )
-        f = _network(x.shape[1], width, depth, seed, x.dtype) if energy is None else energy
+        f: Any = _network(x.shape[1], width, depth, seed, x.dtype) if energy is None else energy
         _check_energy(f, x[0])
         fixed = paramax.NonTrainable
         none = jnp.zeros((0, x.shape[1]), x.dtype)

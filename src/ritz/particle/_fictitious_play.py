@@ -143,7 +143,7 @@ def fictitious_play(
     particles: Any = 1000,
     moves: Any = None,
     length: Any = 20,
-) -> FictitiousPlay | ParticleFictitiousPlay:
+) -> Any:
     r"""Minimises a `finite_sum` by mixing a law with the proximal Gibbs measure of itself.
 
     .. math:: \mu_{k+1} = (1 - \gamma)\,\mu_k + \gamma\,\hat\mu_k, \qquad

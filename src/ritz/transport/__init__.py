@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from ritz.transport._interpolant import Interpolant, interpolant
     from ritz.transport._interpolant_loss import InterpolantLoss
     from ritz.transport._jko import JKO, jko
-    from ritz.transport._kinetic import data_separation, empirical_velocity, kinetic_energy, kinetic_optimal, normalised
+    from ritz.transport._kinetic import (
+        data_separation,
+        empirical_velocity,
+        kinetic_energy,
+        kinetic_optimal,
+        normalised,
+    )
     from ritz.transport._light_bridge import LightBridge, light_bridge
     from ritz.transport._paths import Path, brownian, linear, trigonometric, variance_preserving
     from ritz.transport._pis import PIS, pis
@@ -25,21 +31,21 @@ if TYPE_CHECKING:
     from ritz.transport._wasserstein_flow import WassersteinFlow, wasserstein_flow
 
 __all__ = [
+    "CMCD",
+    "DIS",
+    "JKO",
+    "PIS",
     "AbstractDiffusion",
     "Bridge",
-    "CMCD",
     "ConditionalTransport",
     "Control",
-    "DIS",
     "EnergyPlan",
     "EnergyPlanLoss",
     "GaussianPlan",
     "Interpolant",
     "InterpolantLoss",
-    "JKO",
     "LightBridge",
     "Navigated",
-    "PIS",
     "Path",
     "Plan",
     "WassersteinFlow",
@@ -69,25 +75,72 @@ __all__ = [
 
 # Each is imported when one of its names is asked for.
 _WHERE = {
-    "_bridge": ("Bridge", "bridge",),
-    "_cmcd": ("CMCD", "cmcd",),
-    "_conditional": ("ConditionalTransport", "Navigated", "conditional_transport",),
+    "_bridge": (
+        "Bridge",
+        "bridge",
+    ),
+    "_cmcd": (
+        "CMCD",
+        "cmcd",
+    ),
+    "_conditional": (
+        "ConditionalTransport",
+        "Navigated",
+        "conditional_transport",
+    ),
     "_control": ("Control",),
     "_diffusion": ("AbstractDiffusion",),
-    "_dis": ("DIS", "dis",),
-    "_energy_plan": ("EnergyPlan", "EnergyPlanLoss", "energy_plan",),
-    "_gaussian": ("GaussianPlan", "gaussian_plan",),
-    "_interpolant": ("Interpolant", "interpolant",),
+    "_dis": (
+        "DIS",
+        "dis",
+    ),
+    "_energy_plan": (
+        "EnergyPlan",
+        "EnergyPlanLoss",
+        "energy_plan",
+    ),
+    "_gaussian": (
+        "GaussianPlan",
+        "gaussian_plan",
+    ),
+    "_interpolant": (
+        "Interpolant",
+        "interpolant",
+    ),
     "_interpolant_loss": ("InterpolantLoss",),
-    "_jko": ("JKO", "jko",),
-    "_kinetic": ("data_separation", "empirical_velocity", "kinetic_energy", "kinetic_optimal", "normalised",),
-    "_light_bridge": ("LightBridge", "light_bridge",),
-    "_paths": ("Path", "brownian", "linear", "trigonometric", "variance_preserving",),
-    "_pis": ("PIS", "pis",),
+    "_jko": (
+        "JKO",
+        "jko",
+    ),
+    "_kinetic": (
+        "data_separation",
+        "empirical_velocity",
+        "kinetic_energy",
+        "kinetic_optimal",
+        "normalised",
+    ),
+    "_light_bridge": (
+        "LightBridge",
+        "light_bridge",
+    ),
+    "_paths": (
+        "Path",
+        "brownian",
+        "linear",
+        "trigonometric",
+        "variance_preserving",
+    ),
+    "_pis": (
+        "PIS",
+        "pis",
+    ),
     "_plan": ("Plan",),
     "_sinkhorn": ("sinkhorn",),
     "_sinkhorn_newton": ("sinkhorn_newton",),
-    "_wasserstein_flow": ("WassersteinFlow", "wasserstein_flow",),
+    "_wasserstein_flow": (
+        "WassersteinFlow",
+        "wasserstein_flow",
+    ),
 }
 
 

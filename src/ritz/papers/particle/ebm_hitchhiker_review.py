@@ -125,7 +125,8 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
             mass, log_z = _integrated(log_p)
             masses.setdefault(name, []).append(mass)
             if name in ("reweighted chains", "noise contrastive"):
-                off = float(fit.q.log_normaliser) - log_z
+                q: Any = fit.q
+                off = float(q.log_normaliser) - log_z
                 normalisers.setdefault(name, []).append(off)
             if name == "reweighted chains":
                 effective.append(float(fit.history.columns["effective share"].mean()))
