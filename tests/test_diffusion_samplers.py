@@ -111,7 +111,8 @@ def test_with_the_optimal_control_weights_are_constant_as_steps_get_short(kind):
     """Their sd falls as the square root of the step, Euler's strong order."""
     with jax.enable_x64(True):
         target, sds = gaussian(), []
-        for steps in (16, 64, 256):
+        # An annealed path needs more of them before the order shows.
+        for steps in (32, 128, 512) if kind == "cmcd" else (16, 64, 256):
             q = best(kind, steps, target)
             _, log_w = log_weights(q, target, 1000)
             assert abs(log_w.mean() - LOG_Z) < log_w.std() ** 2 + 4.0 * log_w.std() / 1000**0.5
@@ -255,7 +256,7 @@ def gradients(objective, q, target, n):
     return np.asarray(jax.jit(jax.vmap(bias))(jax.random.split(jax.random.key(2), n)))
 
 
-@pytest.mark.parametrize("kind", ["pis", "cmcd"])
+@pytest.mark.parametrize("kind", ["pis", "dis"])
 def test_the_gradient_of_log_variance_is_that_of_the_reverse_divergence_of_paths(kind):
     """On average over paths of the family itself (Richter et al. 2020, proposition 1)."""
     target = gaussian()

@@ -69,7 +69,7 @@ def test_newton_and_sinkhorn_find_one_plan(epsilon):
 def test_without_coupling_newton_is_no_better_than_sweeps():
     """The wrong variant: a Hessian whose blocks off the diagonal are left out."""
     cost = np.random.default_rng(1).uniform(size=(60, 60))
-    given = {"epsilon": 0.002, "tolerance": 1e-9, "steps": 200}
+    given = {"epsilon": 0.002, "tolerance": 1e-8, "steps": 200}
     assert sinkhorn_newton(cost, **given).iterations < 60
     with pytest.warns(RuntimeWarning, match="marginals are off"):
         assert not sinkhorn_newton(cost, neighbours=0, **given).converged

@@ -32,7 +32,7 @@ class Particles(AbstractFamily):
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"n": len(self.points), "spread": 1.0 if self.placed else None}
+        return {"n": len(self.points)} | ({"spread": 1.0} if self.placed else {})
 
     @property
     def dim(self) -> int:

@@ -60,7 +60,7 @@ class Discrepancy(AbstractDirect):
         return mean(x, x) - 2.0 * mean(x, y) + mean(y, y)
 
 
-def functional(function: Callable[..., Any], *arguments: Any) -> Functional:
+def functional(function: Any, *arguments: Any) -> Functional:
     r"""A functional of a law, as a function of the n points that stand for it.
 
     Args:
