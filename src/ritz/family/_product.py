@@ -24,7 +24,7 @@ class Product(AbstractFamily):
     >>> from ritz.family import Finite, MeanField
     >>> q = Product((MeanField(jnp.zeros(2), jnp.zeros(2)), Finite(jnp.zeros((3, 2)), 0)))
     >>> q.dim, sorted(q.capabilities)
-    (5, ['entropy', 'log_prob', 'sample', 'sample_and_log_prob'])
+    (5, ['entropy', 'log_prob', 'path', 'sample', 'sample_and_log_prob'])
     """
 
     parts: tuple[AbstractFamily, ...]

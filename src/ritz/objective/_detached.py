@@ -185,7 +185,8 @@ def log_variance(draws: Any = 8) -> LogVariance:
     value is zero with zero variance at q = p, whatever Z. It bounds nothing. Richter et al. 2020
     (proposition 1). Of a family whose draws end paths, as the samplers of `ritz.transport`, the
     paths are the constants, and the divergence is that of their laws (Richter and Berner 2024,
-    equation 18).
+    equation 18); where the backward steps have parameters too, as in `bridge` and `cmcd`, the
+    gradient in these is another one, and zero at the same place.
 
     Args:
         draws: K.
