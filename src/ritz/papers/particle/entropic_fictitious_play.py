@@ -24,6 +24,8 @@ decay, without the entropy; beside it stands the excess of the whole objective, 
 nodes, at the Gibbs measure of their dual numbers, as a share of the risk (the objective itself has
 no natural zero). The check takes the worse of the two. On two seeds the errors were at most 0.028,
 and the rates 2.7 to 4 times the nominal one: near the optimum a gap is the square of a distance.
+Mixed too fast for its entropy it does not converge: with an entropy of 0.05, features of 3 tanh
+and gamma up to 0.1 the rate was 0.06 of the nominal one.
 
 Wrong variant: predictions are overwritten by those of the last Gibbs measure, not mixed. The law
 is still mixed, and its loss falls at first.
@@ -185,9 +187,6 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
             risks[dim, seed] = risk / optimum["risk"]
             figures[f"risk at the optimum, {dim} parameters, seed {seed}"] = optimum["risk"]
             figures[f"gap at the optimum, {dim} parameters, seed {seed}"] = optimum["gap"]
-            figures[f"particles' gap, {dim} parameters, seed {seed}"] = float(
-                np.mean(done.history.columns["gap"][-20:])
-            )
             baseline = _with_history(problem, rounds, seed)
             memory.append(_bytes(done.state) / _bytes(baseline.state))
             kept = int((np.asarray(baseline.state.weights) > 1e-3).sum())
@@ -203,28 +202,11 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
         "mean rate of the gap": float(np.mean(share)),
     }
     figures |= {} if quick or wrong else _digits(seeds[0])
+    rate, off = float(min(share)), float(found.max())
     checks = (
-        Check(
-            "rate of the gap as a share of log 1/(1 - gamma)",
-            float(min(share)),
-            ">=",
-            0.8,
-            "the first three decades on nodes, the least of two problems, three rates, all seeds",
-        ),
-        Check(
-            "relative error of the particles' loss",
-            float(found.max()),
-            "<=",
-            0.05,
-            "risk and objective with the optimum on nodes, the largest of both problems, all seeds",
-        ),
-        Check(
-            "memory as a share of that with history",
-            max(memory),
-            "<=",
-            0.3,
-            "bytes in the solver's state, both of as many steps",
-        ),
+        Check("rate of the gap over log 1/(1 - gamma)", rate, ">=", 0.8, "the nominal, on nodes"),
+        Check("relative error of particles' loss", off, "<=", 0.05, "with the optimum on nodes"),
+        Check("memory as a share of history's", max(memory), "<=", 0.3, "bytes of both states"),
     )
     return Result(checks, seeds, figures, {"gaps": gaps, "risks": risks})
 
