@@ -50,9 +50,9 @@ def sinkhorn_newton(
     with P in the Hessian's blocks replaced by its largest entries: a few for each point, because
     near the end P has few that matter. What remains is positive semi-definite. The equations are
     solved by conjugate gradients, preconditioned by the diagonal, and steps are halved until they
-    climb. X. Tang, M. Shavlovsky, H. Rahmanian, E. Tardini, K. Thekumparampil, T. Xiao and L. Ying,
-    "Accelerating Sinkhorn algorithm with sparse Newton iterations", ICLR 2024, arXiv:2401.12253,
-    algorithm 1.
+    climb; where none does, a sweep takes its place. X. Tang, M. Shavlovsky, H. Rahmanian,
+    E. Tardini, K. Thekumparampil, T. Xiao and L. Ying, "Accelerating Sinkhorn algorithm with sparse
+    Newton iterations", ICLR 2024, arXiv:2401.12253, algorithm 1.
 
     Args:
         x: points, shape (n, d); or without `y` the cost C itself, shape (n, m).
@@ -142,8 +142,16 @@ def _run(
         new = _State(
             f, g, value, plan, error, state.made + 1, state.inner + inner, jnp.zeros((), bool)
         )
-        stuck = state._replace(made=state.made + 1, stuck=jnp.ones((), bool))
-        return jax.tree.map(lambda yes, no: jnp.where(fine, yes, no), new, stuck)
+
+        def swept() -> _State:
+            # Where no step climbs, as where much mass has gathered in few entries, a sweep does.
+            f, g = sweep(0, (state.f, state.g))
+            value, plan, error = dual(f, g)
+            stuck = ~(error < state.error)
+            made, spent = state.made + 1, state.inner + inner
+            return _State(f, g, value, plan, error, made, spent, stuck)
+
+        return jax.lax.cond(fine, lambda: new, swept)
 
     f, g = jax.lax.fori_loop(0, sweeps, sweep, (jnp.zeros_like(a), jnp.zeros_like(b)))
     zero = jnp.zeros((), int)
