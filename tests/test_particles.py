@@ -25,6 +25,7 @@ from ritz.particle import (
     natural_svgd,
     particles,
     rbf,
+    structured_langevin,
     svgd,
     wasserstein_flow,
 )
@@ -309,6 +310,42 @@ def test_each_solver_is_right_in_any_units_and_says_so(name):
     spread = np.concatenate([fit.sd()["b"], [fit.sd()["a"]]])
     assert np.abs((found - mean) / sd).max() < 0.1
     assert np.abs(np.log(spread / sd)).max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("kernel", "d", "share"),
+    [("median", 10, 0.94), ("median/log n", 10, 0.53), ("median/log n", 30, 0.15)],
+)
+def test_how_much_of_a_variance_is_left_is_as_the_docs_say(kernel, d, share):
+    fit = ritz.fit(normal(d), family=particles(200), solver=svgd(rbf(kernel)), progress=False)
+    assert abs(np.asarray(fit.q.points).var(0).mean() - share) < 0.03
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_structured_groups_have_the_inverse_of_their_precision_and_no_correlation(share):
+    """By dropout part of the dependence stays; without groups all of it: the wrong variant."""
+    covariance = np.array([[1.0, 0.8], [0.8, 1.0]])
+    precision = jnp.asarray(np.linalg.inv(covariance))
+    target = ritz.target.from_log_density(lambda x: -0.5 * x @ precision @ x, jnp.zeros(2))
+    h, made = 0.02, {}
+    common = {"keep": 50, "every": 20}
+    solvers = {
+        "structured": structured_langevin([0, 1], h, dropout=share, **common),
+        "one group": structured_langevin([0, 0], h, **common),
+    }
+    for name, solver in solvers.items():
+        family = particles(200, 1.0)
+        fit = ritz.fit(target, family=family, solver=solver, steps=1200, progress=False)
+        made[name] = np.cov(np.asarray(fit.q.points, np.float64).T)
+    exact = 1.0 / np.asarray(precision)[0, 0]
+    correlation = {k: c[0, 1] / (c[0, 0] * c[1, 1]) ** 0.5 for k, c in made.items()}
+    assert abs(correlation["one group"] - 0.8) < 0.05
+    if share is None:
+        assert abs(correlation["structured"]) < 0.05
+        # The noise of others' values adds as much as its share of the step.
+        np.testing.assert_allclose(np.diag(made["structured"]), exact, rtol=0.15)
+    else:
+        assert 0.1 < correlation["structured"] < 0.75
 
 
 def test_what_is_too_narrow_says_so():

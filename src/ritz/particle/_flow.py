@@ -75,27 +75,23 @@ class AbstractFlow(AbstractSolver):
     metric: eqx.AbstractVar[Any]
     optimiser: eqx.AbstractVar[Any]
 
-    @abc.abstractmethod
-    def direction(
-        self, z: Float[Array, "n d"], scores: Float[Array, "n d"]
-    ) -> tuple[Float[Array, "n d"], Float[Array, ""]]:
-        """Where each particle goes, and a number that says how far from right they are.
-
-        Args:
-            z: particles.
-            scores: gradients of the log density at them, in the same coordinates.
-        """
-
     def frame(self, problem: Any, key: Key[Array, ""]) -> tuple[Any, Any, Float[Array, ""]]:
         """The cloud where it starts, the coordinates, and what finding them cost."""
         return frame_of(problem, self.metric, key)
 
+    @abc.abstractmethod
     def drive(
         self, problem: Any, state: FlowState, z: Float[Array, "n d"], key: Array, batch: Any
     ) -> tuple[Float[Array, "n d"], Float[Array, ""]]:
-        """The direction at a state, where particles are z in the frame's coordinates."""
-        _, scores = scores_at(problem, state.params.points, key, batch)
-        return self.direction(z, state.frame.pull(scores))
+        """Where each particle goes, and a number that says how far from right they are.
+
+        Args:
+            problem: whose scores drive them.
+            state: where the flow stands.
+            z: particles, in the frame's coordinates.
+            key: of a subsample of the data.
+            batch: of the data.
+        """
 
     def init(self, problem: Any, key: Key[Array, ""]) -> FlowState:
         check_moves(self, problem)
@@ -164,6 +160,22 @@ class AbstractFlow(AbstractSolver):
             return None
         made = int(state.began) + int(state.made)
         return f"the particles were still moving after {made:,} steps; use more steps"
+
+
+class AbstractScoreFlow(AbstractFlow):
+    """One whose direction is a function of the particles and of the scores at them."""
+
+    @abc.abstractmethod
+    def direction(
+        self, z: Float[Array, "n d"], scores: Float[Array, "n d"]
+    ) -> tuple[Float[Array, "n d"], Float[Array, ""]]:
+        """See `drive`; both in the frame's coordinates."""
+
+    def drive(
+        self, problem: Any, state: FlowState, z: Float[Array, "n d"], key: Array, batch: Any
+    ) -> tuple[Float[Array, "n d"], Float[Array, ""]]:
+        _, scores = scores_at(problem, state.params.points, key, batch)
+        return self.direction(z, state.frame.pull(scores))
 
 
 def _due(looked: int) -> int:

@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,8 +88,6 @@ def frame_of(problem: Any, metric: Any, key: Key[Array, ""]) -> tuple[Any, Frame
 
 
 def _moved(cloud: Any, points: Array) -> Any:
-    import equinox as eqx
-
     return eqx.tree_at(lambda q: q.points, cloud, points)
 
 

@@ -100,9 +100,6 @@ class MirroredSVGD(AbstractFlow):
     optimiser: Any = eqx.field(static=True)
     adaptive: bool = eqx.field(static=True)
 
-    def direction(self, z: Array, scores: Array) -> Any:
-        raise NotImplementedError  # `drive` needs the domain as well
-
     def frame(self, problem: Any, key: Array) -> tuple[Any, Mirrored, Float[Array, ""]]:
         cloud, target = problem.family, problem.target
         none = jnp.zeros((), cloud.points.dtype)
@@ -149,9 +146,6 @@ class NaturalSVGD(AbstractFlow):
     metric: Any
     optimiser: Any = eqx.field(static=True)
     curvature: Callable[..., Any] | None = eqx.field(static=True)
-
-    def direction(self, z: Array, scores: Array) -> Any:
-        raise NotImplementedError  # `drive` needs the metric as well
 
     def drive(
         self, problem: Any, state: FlowState, z: Float[Array, "n d"], key: Array, batch: Any

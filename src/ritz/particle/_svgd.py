@@ -6,13 +6,13 @@ import equinox as eqx
 from jaxtyping import Array, Float
 
 from ritz._errors import RitzError
-from ritz.particle._flow import AbstractFlow, as_optimiser
+from ritz.particle._flow import AbstractScoreFlow, as_optimiser
 from ritz.particle._frame import as_metric
 from ritz.particle._interactions import stein_step
 from ritz.particle._kernels import AbstractKernel, rbf
 
 
-class SVGD(AbstractFlow):
+class SVGD(AbstractScoreFlow):
     """See `svgd`.
 
     Attributes:

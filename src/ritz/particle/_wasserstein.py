@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ritz._errors import RitzError, suggest
-from ritz.particle._flow import AbstractFlow, as_optimiser
+from ritz.particle._flow import AbstractScoreFlow, as_optimiser
 from ritz.particle._frame import as_metric
 from ritz.particle._interactions import by_rows, squared
 from ritz.particle._kernels import IMQ, RBF, AbstractKernel, rbf
@@ -18,7 +18,7 @@ _KNOWN = ("blob", "density", "function")
 _JITTER = 1e-2
 
 
-class WassersteinFlow(AbstractFlow):
+class WassersteinFlow(AbstractScoreFlow):
     """See `wasserstein_flow`.
 
     Attributes:
