@@ -1,6 +1,6 @@
 """Targets that are known by samples of them."""
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -8,75 +8,34 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
-from ritz.target._base import AbstractTarget, Quantity, Site
 from ritz.target._log_density import from_log_density
+from ritz.target._without_density import AbstractWithoutDensity
 
 # Of the samples a share, and at most so many, are kept to judge the fit by; none of very few.
 _HELD, _MOST, _FEW = 0.1, 1000, 50
 
 
-class SampleTarget(AbstractTarget):
+class SampleTarget(AbstractWithoutDensity):
     """A distribution known by samples; made by `from_samples`.
 
     Attributes:
-        base: a target with the same parameters and transforms, and no density.
         samples: unconstrained, those that a fit sees.
         held: those that judge it.
     """
 
-    sites: tuple[Site, ...]
-    observed: tuple[Quantity, ...]
-    deterministic: tuple[Quantity, ...]
-    base: AbstractTarget
+    instead: ClassVar[str] = (
+        "samples have no log density; use an objective of samples, such as "
+        "ritz.objective.maximum_likelihood()"
+    )
     samples: Float[Array, "N d"]
     held: Float[Array, "M d"]
-
-    @property
-    def has_density(self) -> bool:
-        return False
-
-    @property
-    def has_full_density(self) -> bool:
-        return False
 
     def draw(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
         """n of the samples, with replacement."""
         return self.samples[jax.random.randint(key, (n,), 0, len(self.samples))]
 
-    def constrain(self, x: Float[Array, " d"]) -> dict[str, Array]:
-        return self.base.constrain(x)
-
-    def unconstrain(self, values: dict[str, Any]) -> Float[Array, " d"]:
-        return self.base.unconstrain(values)
-
-    def log_det(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        return self.base.log_det(x)
-
-    def pack(self, values: dict[str, Any]) -> Any:
-        return self.base.pack(values)
-
-    def unpack(self, values: Any) -> Any:
-        return self.base.unpack(values)
-
-    def log_density(
-        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
-    ) -> Float[Array, ""]:
-        _no_density()
-
-    def terms(
-        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
-    ) -> dict[str, Float[Array, ""]]:
-        _no_density()
-
     def start(self, key: Key[Array, ""]) -> tuple[Float[Array, " d"], str]:
         return self.samples.mean(axis=0), "the samples' mean"
-
-
-def _no_density() -> NoReturn:
-    raise RitzError(
-        "samples have no log density; use an objective of samples, such as "
-        "ritz.objective.maximum_likelihood()"
-    )
 
 
 def samples_of(target: Any, what: str) -> SampleTarget:
@@ -134,4 +93,6 @@ def from_samples(values: Any, constraints: Any = None) -> SampleTarget:
     x = np.asarray(x)[np.random.default_rng(0).permutation(n)]
     kept = min(_MOST, int(_HELD * n)) if n >= _FEW else 0
     held, seen = (x[:kept], x[kept:]) if kept else (x, x)
-    return SampleTarget(base.sites, (), (), base, jnp.asarray(seen), jnp.asarray(held))
+    return SampleTarget(
+        base.sites, (), base.deterministic, base, jnp.asarray(seen), jnp.asarray(held)
+    )

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -12,41 +12,32 @@ from jax.interpreters import partial_eval
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
-from ritz.target._base import LOG_DET, AbstractTarget, Quantity, Site, float_dtype
+from ritz.target._base import LOG_DET, AbstractTarget, float_dtype
 from ritz.target._laws import is_factor
 from ritz.target._log_density import from_log_density
 from ritz.target._numpyro import NumPyroTarget
+from ritz.target._without_density import AbstractWithoutDensity
 
 
-class SimulatedTarget(AbstractTarget):
+class SimulatedTarget(AbstractWithoutDensity):
     r"""A joint law :math:`p(\theta, y)` to draw from; made by `from_simulator` and `amortise`.
 
     Its own density is not known; that of the posterior for given data may be, see `given`.
 
     Attributes:
-        base: a target with the same parameters and transforms.
         draw: from `base` and a key to values by site name, and data.
         density: of parameters and data, or None.
     """
 
-    sites: tuple[Site, ...]
-    observed: tuple[Quantity, ...]
-    deterministic: tuple[Quantity, ...]
-    base: AbstractTarget
+    instead: ClassVar[str] = (
+        "a simulator has no log density at given data; give from_simulator(simulate, log_density)"
+    )
     draw: Callable[..., Any] = eqx.field(static=True)
     density: Callable[..., Any] | None = eqx.field(static=True, default=None)
 
     def __init__(self, base: AbstractTarget, draw: Callable[..., Any], density: Any = None) -> None:
         self.sites, self.observed, self.deterministic = base.sites, (), base.deterministic
         self.base, self.draw, self.density = base, draw, density
-
-    @property
-    def has_density(self) -> bool:
-        return False
-
-    @property
-    def has_full_density(self) -> bool:
-        return False
 
     def simulate(self, key: Key[Array, ""]) -> tuple[Float[Array, " d"], Any]:
         """A draw of the unconstrained parameters, and data given these."""
@@ -59,39 +50,8 @@ class SimulatedTarget(AbstractTarget):
             return self
         return dataclasses.replace(self.base, fn=_posterior(self.density, data))  # pyright: ignore
 
-    def constrain(self, x: Float[Array, " d"]) -> dict[str, Array]:
-        return self.base.constrain(x)
-
-    def unconstrain(self, values: dict[str, Any]) -> Float[Array, " d"]:
-        return self.base.unconstrain(values)
-
-    def log_det(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        return self.base.log_det(x)
-
-    def pack(self, values: dict[str, Any]) -> Any:
-        return self.base.pack(values)
-
-    def unpack(self, values: Any) -> Any:
-        return self.base.unpack(values)
-
-    def log_density(
-        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
-    ) -> Float[Array, ""]:
-        _no_density()
-
-    def terms(
-        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
-    ) -> dict[str, Float[Array, ""]]:
-        _no_density()
-
     def start(self, key: Key[Array, ""]) -> tuple[Float[Array, " d"], str]:
         return self.simulate(key)[0], "a draw from the simulator"
-
-
-def _no_density() -> NoReturn:
-    raise RitzError(
-        "a simulator has no log density at given data; give from_simulator(simulate, log_density)"
-    )
 
 
 def _posterior(density: Callable[..., Any] | None, data: Any) -> Callable[..., Any]:
