@@ -66,6 +66,20 @@ def test_newton_and_sinkhorn_find_one_plan(epsilon):
 
 
 @pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_where_no_newton_step_climbs_a_sweep_goes_on(seed):
+    """Uneven weights on a grid and little entropy: without sweeps seeds 0, 2 and 3 end far off."""
+    at = np.stack(np.meshgrid(np.arange(7), np.arange(7)), -1).reshape(-1, 2) / 6.0
+    a, b = np.random.default_rng(seed).gamma(0.3, size=(2, 49)) + 1e-4
+    given = {"a": a / a.sum(), "b": b / b.sum(), "tolerance": 1e-9, "steps": 5000}
+    cost = ((at[:, None] - at) ** 2).sum(-1)
+    for epsilon, most in ((1e-3, 300), (3e-4, 5000)):
+        found = sinkhorn_newton(cost, epsilon=epsilon, **given)
+        assert found.converged
+        assert found.iterations < most
+
+
+@pytest.mark.usefixtures("double")
 def test_without_coupling_newton_is_no_better_than_sweeps():
     """The wrong variant: a Hessian whose blocks off the diagonal are left out."""
     cost = np.random.default_rng(1).uniform(size=(60, 60))

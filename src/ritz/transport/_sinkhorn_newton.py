@@ -147,7 +147,7 @@ def _run(
             # Where no step climbs, as where much mass has gathered in few entries, a sweep does.
             f, g = sweep(0, (state.f, state.g))
             value, plan, error = dual(f, g)
-            stuck = ~(error < state.error)
+            stuck = ~((value > state.value) | (error < state.error))
             made, spent = state.made + 1, state.inner + inner
             return _State(f, g, value, plan, error, made, spent, stuck)
 
