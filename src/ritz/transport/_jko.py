@@ -13,7 +13,7 @@ from ritz._errors import RitzError, whole_number
 from ritz.solver import AbstractSolver
 from ritz.transport._wasserstein_flow import WassersteinFlow, small
 
-_MOMENTS = 10_000  # draws that the reference's mean and covariance are those of
+_POOL = 20_000  # particles of a step; updates see some of them, the reference has their moments
 
 
 class Critic(eqx.Module):
@@ -38,6 +38,7 @@ class JKOState(NamedTuple):
         critic_opt: of its critic's.
         centre: mean of the reference.
         root: Cholesky factor of the reference's covariance.
+        pool: particles that the step begins from.
         made: updates so far.
     """
 
@@ -47,6 +48,7 @@ class JKOState(NamedTuple):
     critic_opt: PyTree
     centre: Float[Array, " d"]
     root: Float[Array, "d d"]
+    pool: Float[Array, "N d"]
     made: Int[Array, ""]
 
 
@@ -87,6 +89,7 @@ class JKO(AbstractSolver):
             self._adam().init(critic),
             jnp.zeros(d),
             jnp.eye(d),
+            jnp.zeros((_POOL, d)),
             jnp.zeros((), jnp.int32),
         )
 
@@ -101,8 +104,7 @@ class JKO(AbstractSolver):
             lambda: self._begin(before, state, k, look),
             lambda: state,
         )
-        keys = jax.random.split(draw, self.rows)
-        x = jax.vmap(before.sample_at, (0, None))(keys, k)
+        x = state.pool[jax.random.randint(draw, (self.rows,), 0, _POOL)]
         z = jax.random.normal(noise, (self.ascents, *x.shape), x.dtype)
         own = _first(state.params.maps, k)
         rest = eqx.filter(before.maps, eqx.is_array, inverse=True)
@@ -145,25 +147,26 @@ class JKO(AbstractSolver):
         made = state.made + 1
         ended = made >= self.inner * before.steps
         info = {"loss": loss - dual[-1], "energy": energy, "converged": ended}
-        return JKOState(params, trained, opt, critic_opt, state.centre, state.root, made), info
+        kept = (state.centre, state.root, state.pool, made)
+        return JKOState(params, trained, opt, critic_opt, *kept), info
 
     def _begin(self, q: WassersteinFlow, state: JKOState, k: Array, key: Array) -> JKOState:
-        """The reference of step k: the Gaussian with the moments of its particles."""
-        keys = jax.random.split(key, _MOMENTS)
+        """The particles of step k, and the Gaussian with their moments, its reference."""
+        keys = jax.random.split(key, _POOL)
         x = jax.vmap(q.sample_at, (0, None))(keys, k)
         cov = jnp.atleast_2d(jnp.cov(x.T))
         root = jnp.linalg.cholesky(cov + 1e-6 * jnp.trace(cov) * jnp.eye(q.dim))
-        critic = eqx.filter(self._critic(q.dim), eqx.is_inexact_array)
         maps = state.params.maps
-        # The last map is a good guess of this one.
+        # The last map and the last critic are good guesses of these ones.
         last = jax.tree.map(lambda v: v.at[k].set(v[jnp.maximum(k - 1, 0)]), maps)
         return JKOState(
             eqx.tree_at(lambda p: p.maps, state.params, last),
-            critic,
+            state.critic,
             self._adam().init(_first(last, 0)),
-            self._adam().init(critic),
+            self._adam().init(state.critic),
             x.mean(axis=0),
             root,
+            x,
             state.made,
         )
 
