@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from ritz.transport._control import Control
     from ritz.transport._diffusion import AbstractDiffusion
     from ritz.transport._dis import DIS, dis
+    from ritz.transport._domain import Domain, domain
     from ritz.transport._energy_plan import EnergyPlan, EnergyPlanLoss, energy_plan
     from ritz.transport._gaussian import GaussianPlan, gaussian_plan
     from ritz.transport._interpolant import Interpolant, interpolant
     from ritz.transport._interpolant_loss import InterpolantLoss
+    from ritz.transport._ipf import IPF, ipf
     from ritz.transport._jko import JKO, jko
     from ritz.transport._kinetic import (
         data_separation,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ritz.transport._paths import Path, brownian, linear, trigonometric, variance_preserving
     from ritz.transport._pis import PIS, pis
     from ritz.transport._plan import Plan
+    from ritz.transport._reflected import ReflectedBridge, reflected_bridge
     from ritz.transport._sinkhorn import sinkhorn
     from ritz.transport._sinkhorn_newton import sinkhorn_newton
     from ritz.transport._wasserstein_flow import WassersteinFlow, wasserstein_flow
@@ -33,12 +36,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CMCD",
     "DIS",
+    "IPF",
     "JKO",
     "PIS",
     "AbstractDiffusion",
     "Bridge",
     "ConditionalTransport",
     "Control",
+    "Domain",
     "EnergyPlan",
     "EnergyPlanLoss",
     "GaussianPlan",
@@ -48,6 +53,7 @@ __all__ = [
     "Navigated",
     "Path",
     "Plan",
+    "ReflectedBridge",
     "WassersteinFlow",
     "bridge",
     "brownian",
@@ -55,10 +61,12 @@ __all__ = [
     "conditional_transport",
     "data_separation",
     "dis",
+    "domain",
     "empirical_velocity",
     "energy_plan",
     "gaussian_plan",
     "interpolant",
+    "ipf",
     "jko",
     "kinetic_energy",
     "kinetic_optimal",
@@ -66,6 +74,7 @@ __all__ = [
     "linear",
     "normalised",
     "pis",
+    "reflected_bridge",
     "sinkhorn",
     "sinkhorn_newton",
     "trigonometric",
@@ -94,6 +103,10 @@ _WHERE = {
         "DIS",
         "dis",
     ),
+    "_domain": (
+        "Domain",
+        "domain",
+    ),
     "_energy_plan": (
         "EnergyPlan",
         "EnergyPlanLoss",
@@ -108,6 +121,10 @@ _WHERE = {
         "interpolant",
     ),
     "_interpolant_loss": ("InterpolantLoss",),
+    "_ipf": (
+        "IPF",
+        "ipf",
+    ),
     "_jko": (
         "JKO",
         "jko",
@@ -135,6 +152,10 @@ _WHERE = {
         "pis",
     ),
     "_plan": ("Plan",),
+    "_reflected": (
+        "ReflectedBridge",
+        "reflected_bridge",
+    ),
     "_sinkhorn": ("sinkhorn",),
     "_sinkhorn_newton": ("sinkhorn_newton",),
     "_wasserstein_flow": (
