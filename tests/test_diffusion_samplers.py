@@ -247,6 +247,39 @@ def test_a_path_has_the_density_that_it_was_drawn_with(kind):
         np.testing.assert_allclose(again[1], log_q, rtol=1e-10)
 
 
+def test_the_noise_of_steps_is_held_on_paths_that_hold_still():
+    q = perturbed(cmcd(gaussian(), jnp.zeros(2), steps=6))
+    path = q.sample_path(jax.random.key(1))
+    still = eqx.filter_grad(lambda q: q.path_log_prob(path)[1])(q)
+    walked = eqx.filter_grad(lambda q: q.sample_and_log_prob(jax.random.key(1))[1])(q)
+    for name in ("log_step", "log_sd"):
+        np.testing.assert_array_equal(getattr(still, name), 0.0)
+        assert np.abs(getattr(walked, name)).max() > 1e-3
+    for name in ("bridges", "reference"):
+        assert max(np.abs(v).max() for v in jax.tree.leaves(getattr(still, name))) > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_log_variance_of_cmcd_does_not_run_away(seed):
+    """With noise that it could train, one seed of three ended at a loss of 1e15."""
+    middles = jnp.stack(jnp.meshgrid(*2 * [jnp.array([-5.0, 0.0, 5.0])]), -1).reshape(-1, 2)
+    density = lambda x: jax.nn.logsumexp(-0.5 * ((x - middles) ** 2).sum(-1) / 0.3)
+    fit = ritz.fit(
+        from_log_density(density, jnp.zeros(2)),
+        family=lambda target, start: cmcd(target, start, 64, 4.0, "both", 32),
+        objective=log_variance(128),
+        init=jnp.zeros(2),
+        steps=1000,
+        lr=0.02,
+        seed=seed,
+        progress=False,
+    )
+    x = np.asarray(fit.sample(4000))
+    near = ((x[:, None] - np.asarray(middles)) ** 2).sum(-1).argmin(1)
+    assert np.bincount(near, minlength=9).min() > 0.25 * len(x) / 9
+
+
 def gradients(objective, q, target, n):
     """Gradients of a loss in the control's last bias, over n keys."""
     params, rest = eqx.partition(q, eqx.is_inexact_array)

@@ -12,6 +12,7 @@ from scipy import linalg
 
 import ritz
 from ritz import RitzError
+from ritz._groups import in_groups
 from ritz.objective import stein_discrepancy
 from ritz.particle import (
     adaptive,
@@ -598,3 +599,39 @@ def test_bad_input_gets_one_line(name):
         BAD[name]()
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+def _bimodal(x):
+    middles = jnp.array([[-2.0, 0.0], [2.0, 0.0]])
+    return jax.nn.logsumexp(-0.5 * ((x - middles) ** 2).sum(-1) / 0.3)
+
+
+def _banana(x):
+    return -0.5 * x[0] ** 2 / 4.0 - 0.5 * (x[1] - x[0] ** 2) ** 2 / 0.1
+
+
+def _neck(x):
+    return -0.5 * x[0] ** 2 / 9.0 - 0.5 * (x[1:] ** 2).sum() * jnp.exp(-x[0]) - 0.5 * 4 * x[0]
+
+
+def test_groups_are_told_where_draws_bridge_the_gap_between_them():
+    rng = np.random.default_rng(0)
+    side = rng.normal([2.0, 0.0], 0.5, (90, 2))
+    bridge = np.stack([np.linspace(-2.0, 2.0, 40), np.zeros(40)], 1)
+    draws = np.concatenate([side, -side, bridge]).astype(np.float32)
+    target = ritz.target.from_log_density(_bimodal, jnp.zeros(2))
+    assert "groups" in in_groups(target, draws)[0]
+    assert not in_groups(target, side.astype(np.float32))
+
+
+def test_curved_ridges_necks_and_many_dimensions_are_one_group():
+    rng = np.random.default_rng(1)
+    a = 2.0 * rng.normal(size=300)
+    banana = np.stack([a, a**2 + 0.3 * rng.normal(size=300)], 1)
+    v = 3.0 * rng.normal(size=300)
+    neck = np.column_stack([v, np.exp(0.5 * v)[:, None] * rng.normal(size=(300, 4))])
+    wide = rng.normal(size=(300, 60))
+    normal = lambda x: -0.5 * (x**2).sum()
+    for density, draws in ((_banana, banana), (_neck, neck), (normal, wide)):
+        target = ritz.target.from_log_density(density, jnp.zeros(draws.shape[1]))
+        assert not in_groups(target, draws.astype(np.float32)), density

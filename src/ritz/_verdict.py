@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from ritz import _adapt, _nuts, _probabilities
-from ritz._draws import SCORED, at_rows, scored
+from ritz._draws import scored
+from ritz._groups import in_groups
 from ritz.diagnose import PSIS, energy_test, moment_shift, psis, stein
 from ritz.family import name_of
 from ritz.report import labels
@@ -25,10 +26,6 @@ HEAVY = 0.7
 NO_NUMBER = 0.001
 # A variance that is off so much in Stein's identity has a log sd that is off as above.
 _VARIANCE_OFF = 0.33
-# Where the log density falls by so much between two draws that are neighbours, modes are apart...
-_DIP = 1.0
-# ... if they hold at least this share of the draws.
-_SMALL = 0.02
 # Below this p-value draws are told from what they should be like.
 TOLD = 0.01
 _TAILS = 32  # scalars that are looked at, of the largest kurtosis
@@ -41,7 +38,7 @@ def reasons(fit: Any) -> tuple[str, ...]:
         counts = fit.info["nuts"]
         found, most = _nuts.doubts(drawn["x"], counts["diverged"], counts["transitions"]), HEAVY
     elif weights is None and fit.target.has_full_density and _all_move(fit.target):
-        found = _by_scores(fit.target, drawn["x"]) or _apart(fit.target, drawn["x"])
+        found = _by_scores(fit.target, drawn["x"]) or in_groups(fit.target, drawn["x"])
         most = HEAVY
         # Each particle counts once.
         first = np.unique(drawn["x"], axis=0, return_index=True)[1]
@@ -88,41 +85,6 @@ def _by_scores(target: AbstractTarget, x: np.ndarray) -> list[str]:
                 "or ritz.fit without options"
             )
     return out
-
-
-def _apart(target: AbstractTarget, drawn: np.ndarray) -> list[str]:
-    """Whether draws stand in groups whose shares no score tells.
-
-    Nearest neighbours are joined to a tree. Where the log density along one of its edges falls
-    below that at both ends, draws on either side belong to different modes.
-    """
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
-    from scipy.spatial.distance import cdist
-
-    x = np.unique(drawn, axis=0)
-    x = x[np.linspace(0, len(x) - 1, min(len(x), SCORED)).astype(int)].astype(np.float64)
-    n, sd, dtype = len(x), x.std(axis=0), drawn.dtype
-    z = x / np.where(sd > 0, sd, 1.0)
-    tree = minimum_spanning_tree(cdist(z, z)).tocoo()
-    one, two = tree.row, tree.col
-    shares = np.linspace(0.0, 1.0, 5)[:, None, None]
-    between = (1.0 - shares) * x[one] + shares * x[two]
-    value = lambda target, x, _: target.log_density(x)
-    found = at_rows(value, target, between.reshape(-1, x.shape[1]).astype(dtype), ())
-    found = np.asarray(found, np.float64).reshape(5, -1)
-    dips = np.minimum(found[0], found[-1]) - found[1:-1].min(axis=0)
-    joined = ~(dips > _DIP)
-    graph = csr_matrix((np.ones(joined.sum()), (one[joined], two[joined])), shape=(n, n))
-    count, group = connected_components(graph, directed=False)
-    sizes = np.sort(np.bincount(group))[::-1] / n
-    if count == 1 or sizes[1] < _SMALL:
-        return []
-    told = ", ".join(f"{s:.0%}" for s in sizes[sizes >= _SMALL][:4])
-    return [
-        f"draws stand in groups ({told}) with lower density between them: nothing tells whether "
-        "these shares are the posterior's; try ritz.fit without options"
-    ]
 
 
 def _unlike(held: Any, x: np.ndarray) -> list[str]:

@@ -58,6 +58,7 @@ class CMCD(AbstractDiffusion):
     """
 
     registered_as: ClassVar[str | None] = "cmcd"
+    noise: ClassVar[tuple[str, ...]] = ("log_step", "log_sd")
     reference: MeanField
     control: Any
     bridges: Float[Array, " K"]
@@ -156,9 +157,9 @@ def cmcd(
         + h_k\sigma\,(\tfrac12\sigma\nabla\log\pi_{k+1} - u_{k+1})(x_{k+1}),\ h_k\sigma^2\big).
 
     The optimal control makes the density at every time :math:`\pi_t` itself. The reference, the
-    path :math:`\beta`, steps and scales are trained together with u. Vargas, Padhy, Blessing and
-    Nüsken 2024, "Transport meets variational inference: controlled Monte Carlo diffusions"
-    (section 3, algorithm 1). With `control="none"` it is unadjusted annealed Langevin (Thin et al.
+    path :math:`\beta`, steps and scales are trained together with u; `log_variance` trains all but
+    steps and scales. Vargas, Padhy, Blessing and Nüsken 2024, "Transport meets variational
+    inference: controlled Monte Carlo diffusions" (section 3, algorithm 1). With `control="none"` it is unadjusted annealed Langevin (Thin et al.
     2021, "Monte Carlo variational auto-encoders"), with "backward" the control is in the backward
     steps only (Doucet, Grathwohl, Matthews and Strathmann 2022, "Score-based diffusion meets
     annealed importance sampling").

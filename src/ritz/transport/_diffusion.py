@@ -25,7 +25,9 @@ class AbstractDiffusion(AbstractFamily):
     so that :math:`\tilde p(x_K)/\hat q` is the discrete Radon-Nikodym derivative of the two laws,
     whose mean is Z for any steps whatever. The negative ELBO is the reverse KL divergence of paths;
     `ritz.objective.log_variance` holds paths still, and is differentiated through
-    `path_log_prob` alone, at all steps in parallel.
+    `path_log_prob` alone, at all steps in parallel. What sets the noise of steps is held there:
+    laws of paths of different noise are singular to one another as steps get short, so that the
+    variance of their ratio says nothing of use (Richter and Berner 2024, section 2, vary drifts).
 
     Attributes:
         density: the target's log density.
@@ -35,6 +37,7 @@ class AbstractDiffusion(AbstractFamily):
         {"sample", "sample_and_log_prob", "path", "reparameterised"}
     )
     clip: ClassVar[float | None] = 5.0  # a path that starts in a funnel's neck has huge gradients
+    noise: ClassVar[tuple[str, ...]] = ()  # the names of the fields that set it
     density: eqx.AbstractVar[OwnDensity]
 
     @property
@@ -96,7 +99,9 @@ class AbstractDiffusion(AbstractFamily):
     def path_log_prob(
         self, path: Float[Array, "n d"]
     ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-        return self._score(path, jax.vmap(self.look)(self.schedule(), path))
+        still = {name: jax.lax.stop_gradient(getattr(self, name)) for name in self.noise}
+        held = dataclasses.replace(self, **still)
+        return held._score(path, jax.vmap(held.look)(held.schedule(), path))
 
     def _walk(self, key: Key[Array, ""]) -> tuple[Float[Array, "n d"], Any]:
         """A path, and what was seen at its points."""
