@@ -159,10 +159,10 @@ def cmcd(
     The optimal control makes the density at every time :math:`\pi_t` itself. The reference, the
     path :math:`\beta`, steps and scales are trained together with u; `log_variance` trains all but
     steps and scales. Vargas, Padhy, Blessing and Nüsken 2024, "Transport meets variational
-    inference: controlled Monte Carlo diffusions" (section 3, algorithm 1). With `control="none"` it is unadjusted annealed Langevin (Thin et al.
-    2021, "Monte Carlo variational auto-encoders"), with "backward" the control is in the backward
-    steps only (Doucet, Grathwohl, Matthews and Strathmann 2022, "Score-based diffusion meets
-    annealed importance sampling").
+    inference: controlled Monte Carlo diffusions" (section 3, algorithm 1). With `control="none"` it
+    is unadjusted annealed Langevin (Thin et al. 2021, "Monte Carlo variational auto-encoders"),
+    with "backward" the control is in the backward steps only (Doucet, Grathwohl, Matthews and
+    Strathmann 2022, "Score-based diffusion meets annealed importance sampling").
 
     Args:
         target: the target that it is for.
