@@ -1,9 +1,10 @@
 """Particles: steps of SVGD against BlackJAX's, and how near each method comes for its gradients.
 
-Speed: a logistic regression (breast_cancer, 31 coordinates), the Gaussian kernel with the median
-rule, Adam; steps per second in a compiled loop after compilation, medians of interleaved runs, each
-number of particles in a process of its own; what does not fit in memory is told so. Peak memory of
-the process, in MiB, is recorded too.
+Speed: a logistic regression (breast_cancer, 31 coordinates), whose gradients both have to pay for,
+and a Gaussian of as many coordinates, whose gradients cost next to nothing; the Gaussian kernel
+with the median rule, Adam; steps per second in a compiled loop after compilation, medians of
+repeated runs, each number of particles in a process of its own; what does not fit in memory is told
+so. Peak memory of the process, in MiB, is recorded too.
 
 Accuracy: for the posteriors of tests/posteriors, in float64, with each method of `ritz.particle`
 that takes any target and with Gaussian solvers, errors of means (reference sds) and of log sds, the
@@ -16,6 +17,7 @@ of the larger error, of all posteriors, by gradients. Writes particles.json and 
 """
 
 import argparse
+import itertools
 import json
 import platform
 import resource
@@ -55,13 +57,24 @@ def logistic() -> Any:
     return log_density
 
 
-def seconds_of(n: int, who: str) -> dict[str, float]:
+def gaussian() -> Any:
+    """With scales from 0.5 to 2."""
+    import jax.numpy as jnp
+
+    scales = jnp.exp2(jnp.linspace(-1.0, 1.0, 31))
+    return lambda b: -0.5 * ((b / scales) ** 2).sum()
+
+
+TARGETS = {"logistic": logistic, "gaussian": gaussian}
+
+
+def seconds_of(n: int, who: str, on: str) -> dict[str, float]:
     """Seconds a step, and peak memory; in a process of its own."""
     import jax
     import jax.numpy as jnp
     import optax
 
-    log_density = logistic()
+    log_density = TARGETS[on]()
     start = jnp.asarray(np.random.default_rng(0).normal(size=(n, 31)), jnp.float32)
     steps = TIMED[n][who == "blackjax"] if n in TIMED else 10
     if who == "ritz":
@@ -105,10 +118,10 @@ def seconds_of(n: int, who: str) -> dict[str, float]:
 def speed(counts: list[int]) -> dict[str, Any]:
     """Each in a process of its own, as memory is one of the figures."""
     found: dict[str, Any] = {}
-    for n in counts:
+    for on, n in itertools.product(TARGETS, counts):
         row: dict[str, Any] = {}
         for who in ("ritz", "blackjax"):
-            command = [sys.executable, __file__, "--one", str(n), who]
+            command = [sys.executable, __file__, "--one", str(n), who, on]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=600)
                 last = done.stdout.strip().splitlines()[-1:] or [""]
@@ -117,8 +130,8 @@ def speed(counts: list[int]) -> dict[str, Any]:
                 row[who] = "more than 600 s"
         if all(isinstance(v, dict) for v in row.values()):
             row["ratio"] = row["blackjax"]["seconds"] / row["ritz"]["seconds"]
-        found[str(n)] = row
-        print(n, row, flush=True)
+        found[f"{on}, {n}"] = row
+        print(on, n, row, flush=True)
     return found
 
 
@@ -238,8 +251,8 @@ def picture(models: dict[str, Any], path: Path) -> None:
 
 def table(found: dict[str, Any]) -> str:
     """Both parts."""
-    lines = ["particles      ritz steps/s  blackjax steps/s   ratio   ritz MiB  blackjax MiB"]
-    for n, row in found.get("speed", {}).items():
+    lines = ["target, particles      ritz steps/s  blackjax steps/s  ratio  ritz MiB  blackjax MiB"]
+    for name, row in found.get("speed", {}).items():
         of = lambda who, what, row=row: (
             f"{1 / row[who][what] if what == 'seconds' else row[who][what]:,.1f}"
             if isinstance(row[who], dict)
@@ -247,8 +260,8 @@ def table(found: dict[str, Any]) -> str:
         )
         ratio = f"{row['ratio']:.0f}" if "ratio" in row else ""
         lines.append(
-            f"{int(n):9,} {of('ritz', 'seconds'):>17} {of('blackjax', 'seconds'):>17} {ratio:>7} "
-            f"{of('ritz', 'peak MiB'):>10} {of('blackjax', 'peak MiB'):>13}"
+            f"{name:17} {of('ritz', 'seconds'):>17} {of('blackjax', 'seconds'):>17} {ratio:>6} "
+            f"{of('ritz', 'peak MiB'):>9} {of('blackjax', 'peak MiB'):>13}"
         )
     if "accuracy" in found:
         models = found["accuracy"]
@@ -270,11 +283,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--counts", type=int, nargs="*", default=list(COUNTS))
     parser.add_argument("--only", nargs="*")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(seconds_of(int(args.one[0]), args.one[1])))
+        print(json.dumps(seconds_of(int(args.one[0]), *args.one[1:])))
         return
     sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
     found = json.loads(args.out.read_text()) if args.out.exists() else {}

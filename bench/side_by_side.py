@@ -5,7 +5,7 @@ explains the data nearly as well, so that there are two modes of unequal mass. T
 the plane, and exact by a sum over a grid. For each method: the error of the first mode's mass, of
 means and of sds (in posterior sds), the energy distance of 2,000 draws to as many exact ones,
 gradients of the log density, seconds with compilation, and the verdict. Writes side_by_side.json
-and side_by_side.png.
+and side_by_side.png; `tools/docs_tables.py` puts the table on docs/particles.md.
 
     python bench/side_by_side.py [--only NAME ...]
 """
@@ -129,22 +129,6 @@ def picture(known: dict[str, Any], drawn: dict[str, np.ndarray], path: Path) -> 
         figure.savefig(path, dpi=110)
 
 
-def table(rows: dict[str, Any]) -> str:
-    """In Markdown, as the docs have it."""
-    lines = [
-        "| method | mass of the first mode, off by | mean | log sd | energy distance | gradients "
-        "| seconds | verdict |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, r in rows.items():
-        cost = "" if r["gradients"] is None else f"{r['gradients']:,.0f}"
-        lines.append(
-            f"| {name} | {r['mass']:+.2f} | {r['mean']:.2f} | {r['log sd']:.2f} "
-            f"| {r['energy']:.3f} | {cost} | {r['seconds']:.1f} | {r['verdict']} |"
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*")
@@ -160,7 +144,6 @@ def main() -> None:
     if not args.only:
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
         picture(known, drawn, args.out.with_suffix(".png"))
-    print(table(rows))
 
 
 if __name__ == "__main__":

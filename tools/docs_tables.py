@@ -13,7 +13,7 @@ from typing import Any
 import ritz
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "docs" / "objectives.md", ROOT / "docs" / "families.md")
+PAGES = tuple(ROOT / "docs" / name for name in ("objectives.md", "families.md", "particles.md"))
 RESULTS = ROOT / "bench" / "results"
 NEEDS = {"log_prob": "log q", "slope": "slopes"}
 
@@ -86,6 +86,24 @@ def flows() -> Iterable[tuple[str, ...]]:
             yield f"`{flow}`", *shares, *steps
 
 
+def side_by_side() -> Iterable[tuple[str, ...]]:
+    """By method: errors of a posterior with two modes, and what it cost."""
+    found = json.loads((RESULTS / "side_by_side.json").read_text())
+    errors = ("share of the larger mode", "mean, sds", "log sd", "energy distance")
+    yield "method", *errors, "gradients", "seconds", "verdict"
+    for name, row in found.items():
+        yield (
+            name,
+            f"{row['mass']:+.2f}",
+            f"{row['mean']:.2f}",
+            f"{row['log sd']:.2f}",
+            f"{row['energy']:.3f}",
+            f"{row['gradients']:,.0f}",
+            f"{row['seconds']:.0f}",
+            row["verdict"],
+        )
+
+
 def _right(row: dict[str, Any]) -> bool:
     """The largest error of a mean below 0.1 sd, and every sd within 20%."""
     return "failed" not in row and row["mean_error"] < 0.1 and row["log_sd_error"] < 0.2
@@ -98,6 +116,7 @@ TABLES: dict[str, Callable[[], Iterable[tuple[str, ...]]]] = {
     "solvers": solvers,
     "combinations": combinations,
     "flows": flows,
+    "side_by_side": side_by_side,
 }
 
 

@@ -73,8 +73,8 @@ def domain(level: Any) -> Domain:
     >>> disc = domain(lambda x: jnp.linalg.norm(x) - 1.0)
     >>> disc.project(jnp.array([0.0, 3.0])).round(3).tolist()
     [0.0, 1.0]
-    >>> print(disc.reflect(jnp.array([0.0, 1.2]), jnp.zeros(2)).round(2))
-    [0.  0.8]
+    >>> [f"{v:.2f}" for v in disc.reflect(jnp.array([0.0, 1.2]), jnp.zeros(2))]
+    ['0.00', '0.80']
     """
     if not callable(level):
         raise RitzError(
