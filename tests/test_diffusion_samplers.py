@@ -259,6 +259,13 @@ def test_the_noise_of_steps_is_held_on_paths_that_hold_still():
         assert max(np.abs(v).max() for v in jax.tree.leaves(getattr(still, name))) > 1e-3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_place_of_a_path_counts_as_an_evaluation(kind):
+    build = lambda target, start: KINDS[kind](target, start, steps=8, width=8)
+    fit = ritz.fit(gaussian(), family=build, steps=10, draws=4, progress=False)
+    assert fit.info["evaluations"] == 10 * 4 * 9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_log_variance_of_cmcd_does_not_run_away(seed):

@@ -69,6 +69,11 @@ class AbstractFamily(eqx.Module):
         return {}
 
     @property
+    def looks(self) -> int:
+        """At how many points a draw looks at the target, its own among them."""
+        return 1
+
+    @property
     def objective(self) -> Any:
         """The loss that trains it where no other is asked for; None for the usual one."""
         return None

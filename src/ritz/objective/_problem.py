@@ -124,7 +124,7 @@ class Problem(eqx.Module):
             return self.objective.points
         times = self.estimator.evaluations(q.choices if isinstance(q, Finite) else q)
         own = self.objective.points
-        return None if own is None or times is None else own * times
+        return None if own is None or times is None else own * times * q.looks
 
     @property
     def params(self) -> PyTree:

@@ -46,6 +46,10 @@ class AbstractDiffusion(AbstractFamily):
         """K."""
 
     @property
+    def looks(self) -> int:
+        return self.steps + 1
+
+    @property
     @abc.abstractmethod
     def controls(self) -> tuple[str, ...]:
         """The names of the fields that hold networks, which move in smaller units."""
