@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     known, drawn = exact(), {}
+    print(f"the first mode has {known['mass']:.1%} of the mass")
     rows = json.loads(args.out.read_text()) if args.only and args.out.exists() else {}
     for name, told in methods().items():
         if args.only and name not in args.only:

@@ -365,3 +365,10 @@ def test_an_objective_of_paths_says_which_family_has_them():
     q = Alone(**{f.name: getattr(q, f.name) for f in dataclasses.fields(q)})
     with pytest.raises(RitzError, match="LogVariance needs a family with path, which Alone lacks"):
         ritz.fit(gaussian(), family=q, objective=log_variance(4), steps=1)
+
+
+def test_a_product_with_a_controlled_path_claims_no_path_of_its_own():
+    q = paramax.unwrap(pis(gaussian(), jnp.zeros(2), steps=4))
+    alone = ritz.family.MeanField(jnp.zeros(1), jnp.zeros(1))
+    assert "path" in ritz.family.Product((alone, alone)).capabilities
+    assert "path" not in ritz.family.Product((q, alone)).capabilities

@@ -36,7 +36,9 @@ class Product(AbstractFamily):
     @property
     def capabilities(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         can = lambda what: not any(lacking({what}, part.capabilities) for part in self.parts)
-        return frozenset(filter(can, CAPABILITIES))
+        found = frozenset(filter(can, CAPABILITIES))
+        # A path of several parts is their ends, whose density must be known.
+        return found if "log_prob" in found else found - {"path"}
 
     @property
     def composed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
