@@ -387,7 +387,9 @@ def test_discrepancy_descent_lets_the_discrepancy_fall():
     assert loss[-1] < 0.05 * loss[0]
 
 
-def test_particles_follow_batches():
+@pytest.mark.parametrize(("step", "friction"), [(1e-5, None), (1e-3, 200.0)])
+def test_particles_follow_batches(step, friction):
+    """From 4.5 sds away. Batches alone make variances 9% and 5% larger."""
     rng = np.random.default_rng(0)
     y = 2.0 + rng.normal(size=2000)
 
@@ -397,14 +399,14 @@ def test_particles_follow_batches():
             numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
 
     data = ritz.data.batches({"y": y}, size=200, seed=0)
-    solver = langevin(1e-5, keep=10, every=100)
+    solver = langevin(step, friction=friction, keep=10, every=100)
     fit = ritz.fit(
         model, data, family=particles(50, 0.1), solver=solver, steps=1500, progress=False,
-        init={"mu": 2.0},
+        init={"mu": 2.1},
     )  # fmt: skip
     sd = 2000**-0.5
     assert abs(fit.mean()["mu"] - y.mean()) < 0.5 * sd
-    assert 0.5 < fit.sd()["mu"] / sd < 2.0  # the noise of gradients adds to it
+    assert 0.85 < fit.sd()["mu"] / sd < 1.2
 
 
 def test_it_is_saved_and_goes_on(tmp_path):
