@@ -13,9 +13,9 @@ E. Burnaev, "Large-scale Wasserstein gradient flows", NeurIPS 2021, arXiv:2106.0
 Scaled down: Gaussians in 2 and 8 dimensions and 4 steps; a mixture of 5 in 10 dimensions and 6
 steps (the paper: 10 in up to 128, and 40 steps); two hidden layers. Both methods have the same
 steps, start, batches and updates in the mixture, and each step starts from the last one's map.
-Learning rates are the best of 0.005, 0.01 and 0.02 for the one, and of 0.005, 0.03, 0.05 and 0.1
-for the other, on seeds 0 and 1. Seconds are those of one step at 32 dimensions, compilation left
-out.
+Learning rates are the best of 0.005, 0.01 and 0.02 for the one on seeds 0 and 1, and of 0.005,
+0.03, 0.05 and 0.1 for the other on all three. Seconds are those of one step at 32 dimensions,
+compilation left out.
 
 Data: made here from the seed. The Ornstein-Uhlenbeck process starts from the standard normal;
 eigenvalues of the target's covariance are between 0.5 and 2, its mean is of length 2 sqrt(d).
