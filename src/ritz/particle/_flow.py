@@ -35,7 +35,7 @@ class FlowState(NamedTuple):
         looked: steps of the stage at the last look.
         middle: means at that look.
         spread: log sds at that look.
-        pace: how long the directions are at the last step, in units of the cloud.
+        pace: mean squares of the directions at the last step.
         cost: gradients so far.
         ended: whether it has converged.
     """
@@ -49,7 +49,7 @@ class FlowState(NamedTuple):
     looked: Int[Array, ""]
     middle: Float[Array, " d"]
     spread: Float[Array, " d"]
-    pace: Float[Array, ""]
+    pace: Float[Array, " d"]
     cost: Float[Array, ""]
     ended: Array
 
@@ -101,7 +101,7 @@ class AbstractFlow(AbstractSolver):
         params = jax.tree.map(lambda _: cloud.points, problem.params)
         return FlowState(
             params, frame, self._moves.init(z), zero, zero, zero, zero, z.mean(axis=0),
-            jnp.log(z.std(axis=0) + 1e-30), 0.0 * cost, cost, jnp.zeros((), bool),
+            jnp.log(z.std(axis=0) + 1e-30), 0.0 * z[0], cost, jnp.zeros((), bool),
         )  # fmt: skip
 
     @property
@@ -121,7 +121,7 @@ class AbstractFlow(AbstractSolver):
         points = state.frame.colour(z + update)
         params = jax.tree.map(lambda _: points, state.params)
         cost = state.cost + jnp.asarray(len(z), state.cost.dtype)
-        pace = jnp.sqrt(((phi * z.std(axis=0)) ** 2).mean())
+        pace = (phi**2).mean(axis=0)
         new = state._replace(params=params, opt=opt, made=state.made + 1, pace=pace, cost=cost)
         return new, {"loss": loss}
 
@@ -140,7 +140,10 @@ class AbstractFlow(AbstractSolver):
         wider = np.abs(spread - np.asarray(state.spread))
         still = int(state.looked) > 0 and max(moved.max(), wider.max()) < _STILL
         # Somebody's own steps may be so short that nothing seems to move.
-        still &= self.optimiser is None or not self.slopes or float(state.pace) < _SLOW
+        pace = (
+            np.mean(np.asarray(state.pace) * np.exp(2.0 * spread)) ** 0.5
+        )  # in units of the cloud
+        still &= self.optimiser is None or not self.slopes or bool(pace < _SLOW)
         last = self.optimiser is not None or int(state.stage) == len(_RATES) - 1
         dtype, count = state.middle.dtype, state.made.dtype
         state = state._replace(

@@ -64,26 +64,27 @@ def stein_step(
 
 def _at(x: Array, s: Array, kernel: AbstractKernel, h2: Array) -> tuple[Array, Array]:
     n, d = x.shape
-    both = jnp.concatenate([s, x, jnp.ones((n, 1), x.dtype)], axis=1)
-    own = (s * x).sum(axis=1)
+    squares, ones = (x**2).sum(axis=1)[:, None], jnp.ones((n, 1), x.dtype)
+    points = jnp.concatenate([x, ones], 1)
+    everything = jnp.concatenate([s, x, ones, squares], 1)
 
     def some(rows: tuple[Array, Array]) -> tuple[Array, Array]:
         z, t = rows
         u = squared(z, x) / h2
         k, slope, curve = kernel.of(u)
-        summed = k @ both
         if kernel.proportional is None:
-            turned, with_own = slope @ both, slope @ own
-        else:  # one product of matrices fewer
-            turned, with_own = kernel.proportional * summed, kernel.proportional * (k @ own)
-        # Sums over j of κ' s_j, κ' x_j and κ'.
-        of_scores, of_points, of_ones = turned[:, :d], turned[:, d:-1], turned[:, -1]
+            driven, turned, curved = k @ s, slope @ points, (curve * u).sum(axis=1)
+        else:  # one product of matrices, and one look at the kernel's
+            summed, c = k @ everything, kernel.proportional
+            driven, turned, far = summed[:, :d], c * summed[:, d:-1], summed[:, -1]
+            far = far + ((z**2).sum(axis=1) * turned[:, -1] - 2.0 * (z * turned[:, :d]).sum(1)) / c
+            curved = c**2 * far / h2
+        of_points, of_ones = turned[:, :d], turned[:, -1]  # sums over j of κ' x_j and κ'
         repelled = (2.0 / h2) * (of_points - z * of_ones[:, None])
-        phi = (summed[:, :d] + repelled) / n
-        # The divergence: of s_j · ∇_i k, and of tr ∇_i ∇_j k.
-        drift = (2.0 / h2) * ((of_scores * z).sum(axis=1) - with_own)
-        trace = -(2.0 * d / h2) * of_ones - (4.0 / h2) * (curve * u).sum(axis=1)
-        return phi, (t * phi).sum(axis=1) + (drift + trace) / n
+        # The divergence: of s_j · ∇_i k, whose sum is that of s_i · repelled_i as k is symmetric,
+        # and of tr ∇_i ∇_j k.
+        trace = -(2.0 * d / h2) * of_ones - (4.0 / h2) * curved
+        return (driven + repelled) / n, ((t * (driven + 2.0 * repelled)).sum(axis=1) + trace) / n
 
     phi, value = by_rows(n, some, (x, s))
     return phi, value.mean()

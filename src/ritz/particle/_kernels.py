@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 
 from ritz._errors import RitzError
 
-# The median is that of the pairs of so many particles, in so many halvings: to within 0.2%.
-_SOME, _HALVINGS = 64, 14
+# The median is that of the pairs of so many particles, in so many halvings of so many powers of
+# two: to within 0.2%.
+_SOME, _HALVINGS, _OCTAVES = 64, 14, 43
 
 
 class AbstractKernel(eqx.Module):
@@ -99,26 +100,28 @@ class Adaptive(AbstractKernel):
 def median(x: Float[Array, "n d"]) -> Float[Array, ""]:
     """The median squared distance of pairs of particles (of 64, where there are more).
 
-    By bisection on its logarithm: a sort of all pairs would cost more than a step.
+    By bisection on the bits of numbers, which rise as they do: a sort of all pairs would cost more
+    than a step.
     """
     some = x[:: max(1, -(-len(x) // _SOME))]
     some = some - some.mean(axis=0)
     n = len(some)
     squares = (some**2).sum(axis=1)
     far = squares[:, None] + squares - 2.0 * some @ some.T
-    apart = ~jnp.eye(n, dtype=bool)
-    tiny = jnp.asarray(jnp.finfo(x.dtype).tiny, x.dtype)
-    logs = jnp.where(apart, jnp.log(jnp.maximum(far, tiny)), jnp.inf)
-    most = jnp.log(jnp.maximum(4.0 * squares.max(), tiny))
+    whole, fraction = (jnp.int64, 52) if x.dtype == jnp.float64 else (jnp.int32, 23)
+    bits = jax.lax.bitcast_convert_type(jnp.maximum(far, 0.0), whole)
+    most = jax.lax.bitcast_convert_type(4.0 * squares.max(), whole)
+    half = n * (n - 1) // 2 + n  # of the pairs, and each particle with itself
 
     def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
-        middle = 0.5 * (low + high)
-        few = 2 * (logs <= middle).sum() < n * (n - 1)
+        middle = low + (high - low) // 2
+        few = (bits <= middle).sum() < half
         return jnp.where(few, middle, low), jnp.where(few, high, middle)
 
-    low, high = jax.lax.fori_loop(0, _HALVINGS, halve, (most - 30.0, most))
-    return jnp.exp(0.5 * (low + high))
+    least = jnp.maximum(most - (_OCTAVES << fraction), 1)
+    low, high = jax.lax.fori_loop(0, _HALVINGS, halve, (least, most))
+    return jax.lax.bitcast_convert_type(low + (high - low) // 2, x.dtype)
 
 
 def _scale(name: str, scale: Any) -> Float[Array, ""] | None:
