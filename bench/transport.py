@@ -1,16 +1,17 @@
 """Log normalisers by learned samplers, annealed importance sampling and SMC, at equal evaluations.
 
 Targets whose log Z is known: Neal's funnel (10 dimensions), nine Gaussians on a grid (2), eight
-double wells side by side (16, 256 modes; log Z by quadrature) and a posterior of posteriordb's
-kind, logistic regression on the breast cancer data (31; log Z by a long annealed run from a
-Gaussian fit). Each learned sampler of `ritz.transport` trains on fresh paths and then draws 2,000
-log-weights; annealed importance sampling and adaptive tempered SMC, both of BlackJAX's Hamiltonian
-steps, run 2,000 chains with as many evaluations of the density as training and draws took together.
-All start at the same normal distribution. The step size of annealing is the best of five, and a
-sampler's learning rate the better of two, by the mean log-weight of a pilot (of a third of the
-steps), which is not counted. CMCD by log-variance makes its first third of steps by the bound, which
-learns the noise that log-variance holds. Median over seeds of |log Z error|, of log Z less the mean log-weight
-(no bound for SMC), and seconds with compilation. Writes transport.json and transport.png.
+double wells side by side (16, 256 modes; log Z by quadrature); and posteriors, of posteriordb eight
+schools, not centred (10), and logistic regression on the breast cancer data (31), with log Z by a
+long annealed run from a Gaussian fit. Each learned sampler of `ritz.transport` trains on fresh
+paths and then draws 2,000 log-weights; annealed importance sampling and adaptive tempered SMC, both
+of BlackJAX's Hamiltonian steps, run 2,000 chains with as many evaluations of the density as
+training and draws took together. All start at the same normal distribution. The step size of
+annealing is the best of five, and a sampler's learning rate the better of two, by the mean
+log-weight of a pilot (of a third of the steps), which is not counted. CMCD by log-variance makes
+its first third of steps by the bound, which learns the noise that log-variance holds. Median over
+seeds of |log Z error|, of log Z less the mean log-weight (no bound for SMC), and seconds with
+compilation. Writes transport.json and transport.png.
 
     python bench/transport.py [--only NAME ...] [--seeds 3] [--table]
 """
@@ -18,6 +19,7 @@ learns the noise that log-variance holds. Median over seeds of |log Z error|, of
 import argparse
 import functools
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,8 @@ from ritz.plot import canvas
 from ritz.target import library
 from ritz.transport import cmcd
 
-OUT = Path(__file__).resolve().parent / "results" / "transport.json"
+HERE = Path(__file__).resolve().parent
+OUT = HERE / "results" / "transport.json"
 CHAINS, PATHS, TRAIN, STEPS, LEAPS = 2000, 64, 1500, 64, 5
 RATES, PILOT = (0.02, 0.005), 1_000
 SIZES = (0.05, 0.1, 0.2, 0.4, 0.8)  # of Hamiltonian steps, in units of the reference
@@ -73,15 +76,26 @@ def problems() -> dict[str, Any]:
             1.5,
             WELLS * (np.log(one) + 0.5 * np.log(2.0 * np.pi)),
         ),
-        "breast cancer": (*posterior(), None),
+        "eight schools": (schools(), 1.0, None),
+        "breast cancer": (posterior(), 0.5, None),
     }
 
 
-def posterior() -> tuple[Any, float]:
+def schools() -> Any:
+    """As in posteriordb."""
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from posteriors import POSTERIORS, load_data
+
+    name = "eight_schools-eight_schools_noncentered"
+    model = POSTERIORS[name]
+    return ritz.target.from_numpyro(model.model, (), model.data(load_data(name)))
+
+
+def posterior() -> Any:
     """The packaged logistic regression."""
     packaged = library.get("logistic_breast_cancer")
     data = packaged.data()
-    return ritz.target.from_numpyro(packaged.model, (data["X"], data["y"])), 0.5
+    return ritz.target.from_numpyro(packaged.model, (data["X"], data["y"]))
 
 
 def learned() -> dict[str, dict[str, Any]]:
