@@ -4,11 +4,10 @@ For the posteriors of tests/posteriors, and the packaged targets that have a ref
 the largest error of a mean, in reference sds, and of a log sd; the verdict; gradients of the log
 density (a value counts a third) and seconds of a first fit, compilation and draws included. Beside
 it NumPyro's NUTS, 4 chains of 1,000 + 1,000 side by side, with its gradients and seconds. The
-references of packaged targets are NUTS runs of 4 x 3,000 to 8,000 draws in float64, made once and
-kept (default_fit_reference.json; --reference makes them of 4,000; that of eight_schools_centered is
-posteriordb's). Right: no mean off by more than 0.1, no log sd by more than 0.2. Beside these how
-far the share of draws below a 5%, 50% or 95% quantile of the reference is from that, at most: where
-a verdict says to go by quantiles, these are right where that is below 0.05.
+references of packaged targets are those of `references.py`. Right: no mean off by more than 0.1, no
+log sd by more than 0.2. Beside these how far the share of draws below a 5%, 50% or 95% quantile of
+the reference is from that, at most: where a verdict says to go by quantiles, these are right where
+that is below 0.05.
 With --peers instead what others give for tests/posteriors with their own settings: NumPyro's guides
 (Adam 0.01, 10,000 steps), BlackJAX's Pathfinder and PyMC's ADVI (10,000 steps), as `families.py`
 runs them, in float64, with seed 0.
@@ -18,7 +17,6 @@ Each precision in a process of its own; results are added to what is there.
     python bench/default_fit.py [--x64] [--nuts] [--refine WAY] [--seeds 5] [--only NAME ...]
         [--out FILE]
     python bench/default_fit.py --peers [--only NAME ...]
-    python bench/default_fit.py --reference   # of the packaged targets
     python bench/default_fit.py --table
 """
 
@@ -35,53 +33,19 @@ import jax
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE))
 
-from posteriors import POSTERIORS, flatten, load_data, reference  # noqa: E402
+from references import (  # noqa: E402
+    POSTERIORS,
+    QUANTILES,
+    REFERENCE,
+    flat,
+    known,
+    model_of,
+    of_nuts,
+)
 
 import ritz  # noqa: E402
-from ritz.target import library  # noqa: E402
-
-REFERENCE = HERE / "results" / "default_fit_reference.json"
-# In which of their sites the references' chains are non-centred, for their necks' sake.
-APART = {
-    "horseshoe_breast_cancer": ("beta",),
-    "item_response_davis": ("difficulty", "discrimination", "discrimination_base"),
-}
-QUANTILES = {"q5": 0.05, "q50": 0.5, "q95": 0.95}
-# Two modes of a symmetric lattice field: no sampler of one chain a mode has a reference for it.
-PACKAGED = [n for n in library.names() if n not in ("lattice_phi4", "eight_schools_centered")]
-CHAINS, KEPT = 4, 1000
-
-
-def model_of(name: str) -> tuple[Any, dict[str, Any]]:
-    if name in POSTERIORS:
-        return POSTERIORS[name].model, POSTERIORS[name].data(load_data(name))
-    packaged = library.get(name)
-    return packaged.model, packaged.data()
-
-
-def flat(name: str, draws: dict[str, Any]) -> np.ndarray:
-    """Draws as rows of numbers, in the order of the reference."""
-    if name in POSTERIORS:
-        return flatten(name, draws, batch_ndim=1)
-    sites = [s.name for s in ritz.target.from_numpyro(*placed(name)).sites]
-    rows = [np.asarray(draws[s], float).reshape(len(draws[s]), -1) for s in sites]
-    return np.concatenate(rows, axis=1)
-
-
-def placed(name: str) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The model with its arguments, as `from_numpyro` takes them."""
-    model, data = model_of(name)
-    binding = ritz.data.bind(model, data)
-    return model, binding.args, binding.kwargs
-
-
-def known(name: str) -> dict[str, np.ndarray]:
-    if name in POSTERIORS:
-        return reference(name)
-    row = json.loads(REFERENCE.read_text())[name]
-    return {key: np.asarray(row[key]) for key in ("mean", "sd", *QUANTILES) if key in row}
 
 
 def errors(name: str, draws: dict[str, Any]) -> dict[str, float]:
@@ -121,72 +85,6 @@ def of_ritz(name: str, seed: int, refine: str | None = None) -> dict[str, Any]:
         row["refined"] |= better.info.get("nuts", {}) | errors(name, better.draws)
         row["refined"]["seconds"] = time.perf_counter() - began
     return row | errors(name, draws)
-
-
-def apart(message: dict[str, Any]) -> Any:
-    """A way to write a site of `APART` with standard normals."""
-    import numpyro.distributions as dist
-    from numpyro.infer.reparam import LocScaleReparam, TransformReparam
-
-    if not any(message["name"] in sites for sites in APART.values()):
-        return None
-    law = message["fn"]
-    while isinstance(law, dist.Independent | dist.ExpandedDistribution):
-        law = law.base_dist
-    return TransformReparam() if isinstance(law, dist.LogNormal) else LocScaleReparam(0)
-
-
-def of_nuts(
-    name: str, seed: int, lengths: tuple[int, int] = (1000, KEPT), thinning: int = 1
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    import numpyro
-    from numpyro.infer import MCMC, NUTS
-
-    model, args, kwargs = placed(name)
-    if thinning > 1 and name in APART:
-        model = numpyro.handlers.reparam(model, config=apart)
-    began = time.perf_counter()
-    chains = MCMC(
-        NUTS(model, target_accept_prob=0.8 if thinning == 1 else 0.95),
-        num_warmup=lengths[0],
-        num_samples=lengths[1],
-        thinning=thinning,
-        num_chains=CHAINS,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    count = ("num_steps", "diverging")
-    chains.warmup(jax.random.key(seed), *args, extra_fields=count, collect_warmup=True, **kwargs)
-    gradients = int(np.asarray(chains.get_extra_fields()["num_steps"]).sum())
-    chains.run(jax.random.key(seed + 1), *args, extra_fields=count, **kwargs)
-    fields = chains.get_extra_fields()
-    gradients += int(np.asarray(fields["num_steps"]).sum())
-    draws = {k: np.asarray(v) for k, v in chains.get_samples().items()}
-    seconds = time.perf_counter() - began
-    row = {"seconds": seconds, "evaluations": float(gradients)}
-    return row | {"diverging": int(np.asarray(fields["diverging"]).sum())}, draws
-
-
-def make_reference(names: list[str]) -> None:
-    """Moments by long chains, and their R-hat and effective draws."""
-    import arviz
-
-    found = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
-    for name in names:
-        row, draws = of_nuts(name, 100, (1500, 4 * KEPT), thinning=4)
-        values = flat(name, draws)
-        chains = arviz.convert_to_dataset({"x": values.reshape(CHAINS, -1, values.shape[1])})
-        row |= {
-            "rhat": float(np.asarray(arviz.rhat(chains)["x"]).max()),
-            "ess": float(np.asarray(arviz.ess(chains)["x"]).min()),
-            "mean": values.mean(axis=0).tolist(),
-            "sd": values.std(axis=0).tolist(),
-        }
-        row |= {k: np.quantile(values, q, axis=0).tolist() for k, q in QUANTILES.items()}
-        found[name] = row
-        shown = {k: row[k] for k in ("seconds", "evaluations", "diverging", "rhat", "ess")}
-        print(name, shown, flush=True)
-        REFERENCE.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def of_peers(names: list[str], found: dict[str, Any], out: Path) -> None:
@@ -292,18 +190,14 @@ def main() -> None:
     parser.add_argument("--nuts", action="store_true", help="measure NUTS as well")
     parser.add_argument("--refine", choices=("flow", "nuts"), help="refine doubtful fits so")
     parser.add_argument("--peers", action="store_true", help="measure peers, and nothing else")
-    parser.add_argument("--reference", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "default_fit.json")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    jax.config.update("jax_enable_x64", args.x64 or args.reference)
+    jax.config.update("jax_enable_x64", args.x64)
     found = json.loads(args.out.read_text()) if args.out.exists() else {"ritz": {}, "nuts": {}}
-    if args.reference:
-        make_reference(args.only or PACKAGED)
-        return
     if args.table:
         table(found)
         return

@@ -28,6 +28,13 @@ def targeted(model: Any, data: Any, discrete: Any = None) -> tuple[AbstractTarge
                 "discrete arrived with a target, which has decided it; give it to "
                 "ritz.target.from_numpyro"
             )
+        if model.in_batches:
+            if not isinstance(data, _data.Batches):
+                raise RitzError(
+                    f"a {type(model).__name__} takes its rows in batches: pass "
+                    "data=ritz.data.batches({'x': rows}, size)"
+                )
+            return model, data, None
         if data is None:
             return model, None, None
         raise RitzError(

@@ -33,6 +33,9 @@ _TAILS = 32  # scalars that are looked at, of the largest kurtosis
 
 def reasons(fit: Any) -> tuple[str, ...]:
     """See `Fit.reasons`."""
+    own = fit.target.doubts(fit)
+    if own is not None:
+        return tuple(own)
     drawn, weights, values = fit.stored(), fit.stored().get("log_weights"), fit.draws
     if fit.correction == "nuts":
         counts = fit.info["nuts"]

@@ -22,6 +22,7 @@ from ritz.solver._staged_adam import StagedAdam, StagedAdamState
 if TYPE_CHECKING:
     from ritz.solver._batch_and_match import BatchAndMatch, BatchAndMatchState, batch_and_match
     from ritz.solver._dadvi import DADVI, DADVIState, dadvi
+    from ritz.solver._early_stopping import EarlyStopping, early_stopping
     from ritz.solver._forward_backward import (
         AbstractBuresWasserstein,
         BuresWassersteinGradient,
@@ -60,6 +61,7 @@ __all__ = [
     "BuresWassersteinGradient",
     "Checkpoint",
     "DADVIState",
+    "EarlyStopping",
     "Expected",
     "ForwardBackward",
     "Grow",
@@ -91,6 +93,7 @@ __all__ = [
     "check_moves",
     "cubature",
     "dadvi",
+    "early_stopping",
     "forward_backward",
     "gaussian_score_matching",
     "grow",
@@ -109,6 +112,7 @@ __all__ = [
 _WHERE = {
     "_batch_and_match": ("BatchAndMatch", "BatchAndMatchState", "batch_and_match"),
     "_dadvi": ("DADVI", "DADVIState", "dadvi"),
+    "_early_stopping": ("EarlyStopping", "early_stopping"),
     "_forward_backward": (
         "AbstractBuresWasserstein",
         "BuresWassersteinGradient",

@@ -139,10 +139,11 @@ def run(
             paid = solver.evaluations(problem, state, done) or 0.0
         with Progress(progress if writes(loop.mesh) else False, steps, start) as bar:
             per_step = None
-            while done < start + steps and stop == "steps":
+            while stop == "steps":
                 state, settled = solver.look(problem, state, record)
                 if settled:
                     stop = "converged"
+                if settled or done >= start + steps:
                     break
                 # A solver looks at fixed steps, not where time has cut the chunks.
                 until = solver.next_look(state) or start + steps

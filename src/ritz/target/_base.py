@@ -100,9 +100,11 @@ class AbstractTarget(eqx.Module):
 
     Attributes:
         trainable: the names of these fields.
+        in_batches: whether rows of data come to it in batches, and none are its own.
     """
 
     trainable: ClassVar[tuple[str, ...]] = ()
+    in_batches: ClassVar[bool] = False
     sites: eqx.AbstractVar[tuple[Site, ...]]
     observed: eqx.AbstractVar[tuple[Quantity, ...]]
     deterministic: eqx.AbstractVar[tuple[Quantity, ...]]
@@ -209,6 +211,14 @@ class AbstractTarget(eqx.Module):
         Raises:
             RitzError: if there is none, naming the site.
         """
+
+    def at_random(self, q: Any, key: Key[Array, ""]) -> Any:
+        """The family that a draw is from: q itself, where it is not one for each data set."""
+        return q
+
+    def doubts(self, fit: Any) -> list[str] | None:
+        """What speaks against a fit, where the target has a rule of its own; None where not."""
+        return None
 
     @property
     def rows(self) -> dict[str, Any]:

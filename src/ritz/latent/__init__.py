@@ -1,0 +1,53 @@
+"""Latent-variable models of rows of data: variational autoencoders and their parts."""
+
+from ritz.latent._binary import Bernoulli, ContinuousBernoulli, bernoulli, continuous_bernoulli
+from ritz.latent._bound import AbstractRowLoss, LatentELBO, LatentIWAE, elbo, importance
+from ritz.latent._counts import (
+    Multinomial,
+    NegativeBinomial,
+    Poisson,
+    multinomial,
+    negative_binomial,
+    poisson,
+)
+from ritz.latent._diagnosis import LatentDiagnosis
+from ritz.latent._encoder import Encoder
+from ritz.latent._gaussian import Gaussian, gaussian
+from ritz.latent._levels import Categorical, DiscretisedLogistic, categorical, discretised_logistic
+from ritz.latent._likelihood import AbstractLikelihood
+from ritz.latent._model import LatentModel, latent_model
+from ritz.latent._networks import convolutional, mlp, residual
+from ritz.latent._vae import VAE
+
+__all__ = [
+    "VAE",
+    "AbstractLikelihood",
+    "AbstractRowLoss",
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretisedLogistic",
+    "Encoder",
+    "Gaussian",
+    "LatentDiagnosis",
+    "LatentELBO",
+    "LatentIWAE",
+    "LatentModel",
+    "Multinomial",
+    "NegativeBinomial",
+    "Poisson",
+    "bernoulli",
+    "categorical",
+    "continuous_bernoulli",
+    "convolutional",
+    "discretised_logistic",
+    "elbo",
+    "gaussian",
+    "importance",
+    "latent_model",
+    "mlp",
+    "multinomial",
+    "negative_binomial",
+    "poisson",
+    "residual",
+]

@@ -1,0 +1,174 @@
+"""Bounds of the log likelihood of rows, as losses."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import paramax
+from jaxtyping import Array, Float, Key
+
+from ritz._errors import RitzError, whole_number
+from ritz.family import AbstractFamily, MeanField
+from ritz.objective import AbstractDirect
+
+
+class AbstractRowLoss(AbstractDirect):
+    """A loss of rows: the mean over a batch, and figures beside it, each in nats a row."""
+
+    @property
+    def trains_target(self) -> bool:
+        return True
+
+
+class LatentELBO(AbstractRowLoss):
+    r"""See `elbo`.
+
+    Attributes:
+        draws: of z, a row.
+        analytic: whether the divergence is taken in closed form where there is one.
+        beta: what the divergence is multiplied by.
+        warmup: over how many steps beta rises from zero.
+        free: nats of each latent dimension that cost nothing.
+        step: where the run is.
+    """
+
+    draws: int = eqx.field(static=True)
+    analytic: bool = eqx.field(static=True)
+    beta: Any
+    warmup: int = eqx.field(static=True)
+    free: float = eqx.field(static=True)
+    step: Any = None
+
+    @property
+    def changes(self) -> bool:
+        return self.warmup > 0
+
+    def at(self, step: Any) -> "LatentELBO":
+        if not self.warmup:
+            return self
+        return LatentELBO(self.draws, self.analytic, self.beta, self.warmup, self.free, step)
+
+    def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
+        prior = paramax.unwrap(target.prior)
+
+        def one(row: Any, key: Array) -> tuple[Array, Array]:
+            post = q.condition(row)
+            z, log_q = jax.vmap(post.sample_and_log_prob)(jax.random.split(key, self.draws))
+            fits = jax.vmap(lambda z: target.log_likelihood(z, row))(z).mean()
+            each = divergences(post, prior) if self.analytic else None
+            if each is None:
+                each = (log_q - jax.vmap(prior.log_prob)(z)).mean()[None]
+            return fits, each
+
+        keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
+        fits, each = (v.mean(axis=0) for v in jax.vmap(one)(batch, keys))
+        kl = each.sum()
+        paid = jnp.maximum(each, self.free).sum() if self.free else kl
+        beta = self.beta
+        if self.step is not None:
+            beta = beta * jnp.minimum(1.0, (self.step + 1) / self.warmup)
+        return beta * paid - fits, {"elbo": fits - kl, "reconstruction": fits, "kl": kl}
+
+
+class LatentIWAE(AbstractRowLoss):
+    r"""See `importance`.
+
+    Attributes:
+        draws: K.
+    """
+
+    draws: int = eqx.field(static=True)
+
+    def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
+        def one(row: Any, key: Array) -> tuple[Array, Array]:
+            weights = log_weights(q, target, row, jax.random.split(key, self.draws))
+            return jax.nn.logsumexp(weights) - jnp.log(self.draws), weights.mean()
+
+        keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
+        bound, single = (v.mean() for v in jax.vmap(one)(batch, keys))
+        return -bound, {"elbo": single, "bound": bound}
+
+
+def log_weights(q: Any, target: Any, row: Any, keys: Key[Array, " K"]) -> Float[Array, " K"]:
+    r""":math:`\log p(x, z_k) - \log q(z_k \mid x)` of draws from a row's posterior."""
+    post, prior = q.condition(row), paramax.unwrap(target.prior)
+
+    def one(key: Array) -> Array:
+        z, log_q = post.sample_and_log_prob(key)
+        return target.log_likelihood(z, row) + prior.log_prob(z) - log_q
+
+    return jax.vmap(one)(keys)
+
+
+def divergences(q: AbstractFamily, p: AbstractFamily) -> Float[Array, " d"] | None:
+    r""":math:`\mathrm{KL}(q\,\|\,p)` by coordinate, of independent Gaussians; None of others.
+
+    .. math:: \log\frac{\sigma_p}{\sigma_q} + \frac{\sigma_q^2 + (m_q - m_p)^2}{2\sigma_p^2}
+        - \frac12.
+    """
+    if not (isinstance(q, MeanField) and isinstance(p, MeanField)):
+        return None
+    ratio = 2.0 * (q.log_scale - p.log_scale)
+    off = (q.loc - p.loc) * jnp.exp(-p.log_scale)
+    return 0.5 * (jnp.exp(ratio) - ratio - 1.0 + off**2)
+
+
+def elbo(
+    draws: Any = 1,
+    *,
+    analytic: Any = True,
+    beta: Any = 1.0,
+    warmup: Any = 0,
+    free: Any = 0.0,
+) -> LatentELBO:
+    r"""The evidence lower bound of rows.
+
+    .. math:: -\mathbb{E}_{q(z \mid x)} \log p(x \mid z)
+        + \beta\,\mathrm{KL}\big(q(z \mid x)\,\|\,p(z)\big),
+
+    the mean over a batch. Kingma and Welling, "Auto-encoding variational Bayes", 2014, equations 7
+    and 10 (`analytic`) and 6 (not).
+
+    Args:
+        draws: of z, a row.
+        analytic: take the divergence in closed form where there is one.
+        beta: its weight; above 1 for latents that are independent at the cost of the bound
+            (Higgins et al. 2017), which then is a bound no more.
+        warmup: steps over which beta rises from zero (Bowman et al. 2016).
+        free: nats of each dimension, mean over the batch, that cost nothing (Kingma et al. 2016,
+            section C.8).
+
+    Raises:
+        RitzError: for a number that is out of range.
+
+    >>> elbo(beta=4.0).changes
+    False
+    """
+    whole_number("draws", draws, 1)
+    whole_number("warmup", warmup, 0)
+    for name, value in (("beta", beta), ("free", free)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise RitzError(f"elbo: {name}={value!r} arrived, expected a number of at least 0")
+    return LatentELBO(draws, bool(analytic), jnp.asarray(float(beta)), int(warmup), float(free))
+
+
+def importance(draws: Any = 50) -> LatentIWAE:
+    r"""The importance-weighted bound of rows.
+
+    .. math:: -\mathbb{E}\log\frac1K\sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)},
+
+    no smaller for more draws, and the log likelihood itself as K grows. Burda, Grosse and
+    Salakhutdinov, "Importance weighted autoencoders", 2016, equation 8.
+
+    Args:
+        draws: K.
+
+    Raises:
+        RitzError: for fewer than one.
+
+    >>> importance(5).draws
+    5
+    """
+    whole_number("draws", draws, 1)
+    return LatentIWAE(int(draws))

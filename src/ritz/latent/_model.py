@@ -1,0 +1,105 @@
+"""Latent-variable models of rows of data, as targets."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import paramax
+from jaxtyping import Array, Float, Key
+
+from ritz._errors import RitzError
+from ritz.family import AbstractFamily
+from ritz.latent._likelihood import AbstractLikelihood
+from ritz.target import AbstractTarget, Quantity, Site
+
+
+class LatentModel(AbstractTarget):
+    r"""Rows of data with a latent vector each, :math:`p(z)\,p(x \mid z)`.
+
+    A target whose parameters are the decoder's, the likelihood's and the prior's. Its density is
+    that of one row's latent vector, given the row; rows come in batches.
+
+    Attributes:
+        sites: one, `z`.
+        observed: one, `x`.
+        decoder: from z to what the likelihood needs.
+        likelihood: of a row, given that.
+        prior: a family with `sample` and `log_prob`, over z.
+        seen: some of the rows, at which a fit is looked at.
+    """
+
+    trainable: ClassVar[tuple[str, ...]] = ("decoder", "likelihood", "prior")
+    in_batches: ClassVar[bool] = True
+    sites: tuple[Site, ...]
+    observed: tuple[Quantity, ...]
+    deterministic: tuple[Quantity, ...]
+    decoder: Any
+    likelihood: AbstractLikelihood
+    prior: AbstractFamily
+    seen: Any
+
+    @property
+    def has_full_density(self) -> bool:
+        return False
+
+    def log_likelihood(self, z: Float[Array, " d"], row: Any) -> Float[Array, ""]:
+        r""":math:`\log p(x \mid z)` of a row."""
+        return paramax.unwrap(self.likelihood).log_prob(self.decoder(z), row["x"])
+
+    def terms(
+        self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
+    ) -> dict[str, Float[Array, ""]]:
+        """The prior's and the likelihood's log densities, given one row as the batch.
+
+        Raises:
+            RitzError: without a row.
+        """
+        if batch is None:
+            raise RitzError("a latent vector's density is that given a row: pass batch={'x': row}")
+        return {
+            "z": paramax.unwrap(self.prior).log_prob(x),
+            "x": self.log_likelihood(x, batch),
+        }
+
+    def at_random(self, q: Any, key: Key[Array, ""]) -> AbstractFamily:
+        """The posterior of one of the rows that were seen."""
+        i = jax.random.randint(key, (), 0, len(jax.tree.leaves(self.seen)[0]))
+        return q.condition(jax.tree.map(lambda v: v[i], self.seen))
+
+    def constrain(self, x: Float[Array, " d"]) -> dict[str, Array]:
+        return {"z": x}
+
+    def unconstrain(self, values: dict[str, Any]) -> Float[Array, " d"]:
+        return jnp.asarray(values["z"])
+
+    def log_det(self, x: Float[Array, " d"]) -> Float[Array, ""]:
+        return jnp.zeros((), x.dtype)
+
+    def start(self, key: Key[Array, ""]) -> tuple[Float[Array, " d"], str]:
+        return jnp.zeros(self.dim), "networks"
+
+    def describe(self) -> str:
+        return f"{self.dim} latent dimensions of rows of shape {self.observed[0].shape}"
+
+    def doubts(self, fit: Any) -> list[str]:
+        """What speaks against a fit's latents: see `ritz.latent.LatentDiagnosis`."""
+        from ritz.latent._diagnosis import doubts
+
+        return doubts(self, fit)
+
+
+def latent_model(
+    decoder: Any, likelihood: AbstractLikelihood, prior: AbstractFamily, seen: Any
+) -> LatentModel:
+    """A model of rows from its parts.
+
+    Args:
+        decoder: an Equinox module from (d,) to the likelihood's output.
+        likelihood: of a row.
+        prior: over (d,).
+        seen: rows by name ("x" among them), some thousand at most.
+    """
+    d, shape = paramax.unwrap(prior).dim, jnp.shape(seen["x"])[1:]
+    axes = tuple(f"x_dim_{i}" for i in range(len(shape)))
+    site = Site("z", (d,), (d,), 0, "real", ("real",), ("z_dim_0",))
+    return LatentModel((site,), (Quantity("x", shape, axes),), (), decoder, likelihood, prior, seen)

@@ -1,0 +1,323 @@
+"""Variational autoencoders, for arrays."""
+
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+
+from ritz._draws import at_keys, at_rows
+from ritz._errors import RitzError, whole_number
+from ritz.data import batches
+from ritz.family import AbstractFamily, MeanField
+from ritz.fit import fit as fit_
+from ritz.latent._bound import AbstractRowLoss, elbo, log_weights
+from ritz.latent._diagnosis import LatentDiagnosis, centre, diagnosis
+from ritz.latent._encoder import Encoder
+from ritz.latent._gaussian import gaussian
+from ritz.latent._likelihood import AbstractLikelihood
+from ritz.latent._model import latent_model
+from ritz.latent._networks import built, mlp
+from ritz.solver import adam, early_stopping
+
+_SEEN = 1000  # rows at which a fit is looked at
+_DRAWS = 16  # for a posterior mean without a closed form
+
+
+class VAE:
+    r"""A variational autoencoder: a decoder, a prior, an encoder and a bound, trained together.
+
+    .. math:: p_\theta(x) = \int p(z)\,p_\theta(x \mid z)\,dz \ge
+        \mathbb{E}_{q_\phi(z \mid x)}\log\frac{p(z)\,p_\theta(x \mid z)}{q_\phi(z \mid x)}.
+
+    Kingma and Welling, "Auto-encoding variational Bayes", 2014. A scikit-learn transformer:
+    `transform` is `encode`, and it can be a step of a pipeline. What `ritz.fit` gave is `fit_`,
+    with the verdict on its latents.
+
+    Args:
+        latent: how many latent dimensions.
+        likelihood: of a row; `gaussian()` by default, each column with its own unit and sd.
+        encoder: a builder such as `mlp(400)`, or an Equinox module from a standardised row to
+            (2 * latent,): means, and log sds.
+        decoder: a builder, or an Equinox module from (latent,) to the likelihood's output.
+        prior: a family over (latent,); the standard normal by default. Its parameters are trained,
+            where they are not `paramax.non_trainable`.
+        objective: from `ritz.latent`; `elbo()` by default.
+        epochs: passes over the rows, at most.
+        batch: rows of a step.
+        lr: Adam's first learning rate, which falls to zero along a half cosine.
+        validation: the share of rows kept aside to tell when to end; 0 for none.
+        patience: epochs without a better bound of these after which it ends.
+        seed: of networks, batches and draws.
+        progress: as for `ritz.fit`.
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(300, 2)) @ np.ones((2, 5))
+    >>> vae = VAE(2, epochs=5, progress=False).fit(x)
+    >>> vae.encode(x).shape
+    (300, 2)
+    """
+
+    def __init__(
+        self,
+        latent: Any = 8,
+        *,
+        likelihood: Any = None,
+        encoder: Any = None,
+        decoder: Any = None,
+        prior: Any = None,
+        objective: Any = None,
+        epochs: Any = 100,
+        batch: Any = 128,
+        lr: Any = 1e-3,
+        validation: Any = 0.1,
+        patience: Any = 20,
+        seed: Any = 0,
+        progress: Any = None,
+    ) -> None:
+        """Nothing is checked or built before `fit`, as in scikit-learn."""
+        self.latent, self.likelihood, self.prior = latent, likelihood, prior
+        self.encoder, self.decoder, self.objective = encoder, decoder, objective
+        self.epochs, self.batch, self.lr = epochs, batch, lr
+        self.validation, self.patience = validation, patience
+        self.seed, self.progress = seed, progress
+
+    # -- scikit-learn's conventions ---------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """What it was made with."""
+        return {name: getattr(self, name) for name in _names()}
+
+    def set_params(self, **params: Any) -> "VAE":
+        """Change what it was made with.
+
+        Raises:
+            RitzError: for a name that it does not have.
+        """
+        for name, value in params.items():
+            if name not in _names():
+                raise RitzError(f"VAE has no parameter {name!r}; it has {', '.join(_names())}")
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import Tags, TargetTags, TransformerTags
+
+        return Tags("transformer", TargetTags(required=False), TransformerTags())
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "fit_")
+
+    def __repr__(self) -> str:
+        return f"VAE(latent={self.latent})"
+
+    # -- training ---------------------------------------------------------------------------
+
+    def fit(self, x: Any, y: Any = None) -> "VAE":
+        """Train on rows.
+
+        Args:
+            x: an array of shape (n, ...), or a table of numbers.
+            y: not used.
+
+        Returns:
+            itself, with `fit_`.
+
+        Raises:
+            RitzError: for data, parts or numbers that do not fit, before training starts.
+        """
+        whole_number("latent", self.latent, 1)
+        whole_number("epochs", self.epochs, 1)
+        rows = rows_of(x)
+        likelihood = gaussian() if self.likelihood is None else self.likelihood
+        if not isinstance(likelihood, AbstractLikelihood):
+            raise RitzError(
+                f"likelihood arrived as {type(likelihood).__name__}, expected one of ritz.latent "
+                "such as bernoulli() or gaussian()"
+            )
+        likelihood.check(rows)
+        train, held = self._split(rows)
+        whole_number("batch", self.batch, 1)
+        if self.batch > len(train):
+            raise RitzError(
+                f"batch={self.batch} arrived, but there are {len(train)} rows to train on; use a "
+                "smaller batch"
+            )
+        target, q = self._parts(train, likelihood)
+        a_pass = len(train) // self.batch
+        steps = self.epochs * a_pass
+        solver: Any = adam(self.lr, steps)
+        if len(held):
+            aside = {"x": jnp.asarray(held)}
+            whole_number("patience", self.patience, 1)
+            solver = early_stopping(solver, aside, every=a_pass, patience=self.patience)
+        self.fit_ = fit_(
+            target,
+            batches({"x": train}, self.batch, seed=self.seed),
+            family=q,
+            objective=self._objective(),
+            solver=solver,
+            steps=steps,
+            seed=self.seed,
+            progress=self.progress,
+        )
+        self.n_features_in_ = int(np.prod(rows.shape[1:]))
+        return self
+
+    def _objective(self) -> AbstractRowLoss:
+        found = elbo() if self.objective is None else self.objective
+        if not isinstance(found, AbstractRowLoss):
+            raise RitzError(
+                f"objective arrived as {type(found).__name__}, expected one of ritz.latent such as "
+                "elbo() or importance(K)"
+            )
+        return found
+
+    def _split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        share = self.validation
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            raise RitzError(f"validation={share!r} arrived, expected a share from 0 to below 1")
+        order = np.random.default_rng(self.seed).permutation(len(rows))
+        kept = int(share * len(rows))
+        return rows[np.sort(order[kept:])], rows[np.sort(order[:kept])]
+
+    def _parts(self, rows: np.ndarray, likelihood: AbstractLikelihood) -> tuple[Any, Any]:
+        """The model and the encoder at their start."""
+        one, two = jax.random.split(jax.random.key(self.seed))
+        shape, d = rows.shape[1:], int(self.latent)
+        shift, scale = likelihood.standard(rows)
+        likelihood = likelihood.for_data(rows)
+        default = mlp(256, 256)
+        encoder, decoder = self.encoder or default, self.decoder or default
+        down = built("encoder", encoder, shape, (2 * d,), one)
+        up = built("decoder", decoder, (d,), likelihood.outputs(shape), two)
+        fixed = lambda v: paramax.NonTrainable(jnp.asarray(v, float))
+        prior = self.prior
+        if prior is None:
+            prior = paramax.non_trainable(MeanField(jnp.zeros(d), jnp.zeros(d)))
+        width = paramax.unwrap(prior).dim if isinstance(prior, AbstractFamily) else None
+        if width != d:
+            what = type(prior).__name__ if width is None else f"one of {width} dimensions"
+            raise RitzError(f"prior arrived as {what}, expected a family of {d} dimensions")
+        some = np.random.default_rng(self.seed).permutation(len(rows))[:_SEEN]
+        seen = {"x": jnp.asarray(rows[np.sort(some)])}
+        return latent_model(up, likelihood, prior, seen), Encoder(
+            down, fixed(shift), fixed(scale), d
+        )
+
+    # -- what was learned -------------------------------------------------------------------
+
+    def encode(self, x: Any) -> np.ndarray:
+        """Posterior means of the latents of rows, shape (n, latent)."""
+        keys = jax.random.split(jax.random.key(0), _DRAWS)
+
+        def one(q: Any, row: Any, keys: Any) -> Any:
+            return centre(paramax.unwrap(q).condition(row), keys)
+
+        return at_rows(one, self._fitted.q, self._rows(x), keys)
+
+    transform = encode
+
+    def fit_transform(self, x: Any, y: Any = None) -> np.ndarray:
+        """Train on rows, and encode them."""
+        return self.fit(x).encode(x)
+
+    def decode(self, z: Any) -> np.ndarray:
+        """The mean of rows with these latents, shape (n, ...)."""
+        z = rows_of(z)
+        if z.shape[1:] != (self.latent,):
+            raise RitzError(
+                f"decode: latents of shape {z.shape} arrived, expected (n, {self.latent})"
+            )
+
+        def one(target: Any, z: Any, _: Any) -> Any:
+            return paramax.unwrap(target.likelihood).mean(target.decoder(z))
+
+        return at_rows(one, self._fitted.target, jnp.asarray(z), ())
+
+    inverse_transform = decode
+
+    def sample(self, n: Any = 1, seed: Any = 0) -> np.ndarray:
+        """Rows drawn from the model, shape (n, ...)."""
+        whole_number("n", n, 1)
+
+        def one(target: Any, key: Any, _: Any) -> Any:
+            first, second = jax.random.split(key)
+            z = paramax.unwrap(target.prior).sample(first)
+            return paramax.unwrap(target.likelihood).sample(target.decoder(z), second)
+
+        return at_keys(one, self._fitted.target, n, jax.random.key(seed), ())
+
+    def log_likelihood(self, x: Any, draws: Any = 100, seed: Any = 0) -> np.ndarray:
+        r"""The importance-weighted bound of each row's log likelihood, in nats, shape (n,).
+
+        .. math:: \log\frac1K\sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)},
+            \qquad z_k \sim q(z \mid x),
+
+        in the data's own units. It is below the log likelihood in expectation, and rises with K.
+
+        Args:
+            x: rows.
+            draws: K.
+            seed: of the draws.
+        """
+        whole_number("draws", draws, 1)
+
+        def one(parts: Any, given: Any, key: Any) -> Any:
+            row, i = given
+            q, target = paramax.unwrap(parts)
+            keys = jax.random.split(jax.random.fold_in(key, i), draws)
+            weights = log_weights(q, target, row, keys)
+            return jax.nn.logsumexp(weights) - jnp.log(draws)
+
+        rows = self._rows(x)
+        given, key = (rows, np.arange(len(rows["x"]))), jax.random.key(seed)
+        return at_rows(one, (self._fitted.q, self._fitted.target), given, key)
+
+    def score(self, x: Any, y: Any = None) -> float:
+        """The mean of `log_likelihood`."""
+        return float(self.log_likelihood(x).mean())
+
+    def diagnose(self, x: Any = None) -> LatentDiagnosis:
+        """What the latents hold, over these rows or some of those that it was trained on."""
+        rows = self._fitted.target.seen if x is None else self._rows(x)
+        return diagnosis(self._fitted.q, self._fitted.target, rows, jax.random.key(0))
+
+    @property
+    def _fitted(self) -> Any:
+        if not hasattr(self, "fit_"):
+            raise RitzError("this VAE has not been trained: call fit(x) first")
+        return self.fit_
+
+    def _rows(self, x: Any) -> dict[str, Any]:
+        wanted, rows = self._fitted.target.observed[0].shape, rows_of(x)
+        if rows.shape[1:] != wanted:
+            raise RitzError(f"rows of shape {rows.shape[1:]} arrived, expected {wanted}")
+        return {"x": jnp.asarray(rows)}
+
+
+def rows_of(x: Any) -> np.ndarray:
+    """Rows of numbers as an array of the floating type in use.
+
+    Raises:
+        RitzError: for no rows, or what is no finite number.
+    """
+    values = np.asarray(x)
+    if values.ndim < 2 or not len(values):
+        raise RitzError(f"data of shape {values.shape} arrived, expected rows, (n, ...)")
+    if values.dtype.kind not in "biuf":
+        raise RitzError(f"data of dtype {values.dtype} arrived, expected numbers")
+    bad = ~np.isfinite(values.astype(np.float64))
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise RitzError(
+            f"{int(bad.sum())} values of the data are not finite (the first at {first}); fill them "
+            "in, or leave those rows out"
+        )
+    return values.astype(jax.dtypes.canonicalize_dtype(float))
+
+
+def _names() -> list[str]:
+    return [n for n in inspect.signature(VAE.__init__).parameters if n != "self"]
