@@ -74,7 +74,11 @@ def point_of(target: Any, init: Any, key: jax.Array) -> tuple[jax.Array, str]:
                 f"{target.describe()}"
             )
         return jnp.asarray(init.unconstrained_mean()), "an earlier fit's mean"
-    values = check_values(target.sites, target.unpack(init), partial=True)
+    values = target.unpack(init)
+    if isinstance(values, dict):  # what `Fit.mean` returns has deterministic sites too
+        computed = {quantity.name for quantity in target.deterministic}
+        values = {name: value for name, value in values.items() if name not in computed}
+    values = check_values(target.sites, values, partial=True)
     given = {name: np.asarray(value, float) for name, value in values.items()}
     if all(site.name in given for site in target.sites):
         x = target.unconstrain(given)

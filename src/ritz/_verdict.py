@@ -26,6 +26,8 @@ HEAVY = 0.7
 NO_NUMBER = 0.001
 # A variance that is off so much in Stein's identity has a log sd that is off as above.
 _VARIANCE_OFF = 0.33
+# ... and of all directions together, whose sds are then off by a seventh on average.
+_TOGETHER_OFF = 0.25
 # Below this p-value draws are told from what they should be like.
 TOLD = 0.01
 _TAILS = 32  # scalars that are looked at, of the largest kurtosis
@@ -87,6 +89,12 @@ def _by_scores(target: AbstractTarget, x: np.ndarray) -> list[str]:
                 f"± {se[worst]:.2f}: draws are not the posterior's; try more particles or steps, "
                 "or ritz.fit without options"
             )
+    if not out and not abs(found.together) - 2 * found.together_se <= _TOGETHER_OFF:
+        factor = max(1.0 - found.together, 0.0) ** 0.5
+        out.append(
+            f"Stein's identity says that sds are {factor:.2f} of the posterior's, over all "
+            "directions: try more particles, another kernel, or ritz.fit without options"
+        )
     return out
 
 

@@ -94,7 +94,8 @@ def fit(
         lr: the learning rate of Adam; by default 0.02.
         draws: the draws a step of the default objective; by default 4.
         init: where to start: values in the model's own parameters, by site name (others start
-            at the prior median), or an earlier `Fit` of the same sites.
+            at the prior median; deterministic sites are not read), or an earlier `Fit` of the same
+            sites.
         seed: an integer or a JAX key. The same seed gives the same bits.
         callbacks: called between chunks of steps as `callback(state, steps, info)`; one that
             returns True stops the run.

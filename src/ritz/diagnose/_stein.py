@@ -13,12 +13,17 @@ class Stein(NamedTuple):
         variance: :math:`1 + \\mathbb{E}[(x - m)\\,\\partial\\log p]`, shape (2d,).
         mean_se: standard errors, shape (2d,).
         variance_se: also.
+        together: the mean of `variance` over directions: for draws of the right law it is zero in
+            expectation, however few they are.
+        together_se: its standard error.
     """
 
     mean: np.ndarray
     variance: np.ndarray
     mean_se: np.ndarray
     variance_se: np.ndarray
+    together: float
+    together_se: float
 
 
 def stein(x: np.ndarray, scores: np.ndarray) -> Stein:
@@ -69,4 +74,7 @@ def stein(x: np.ndarray, scores: np.ndarray) -> Stein:
     product = z * s
     mean, slope = weights @ s, weights @ product
     error = lambda values, middle: np.sqrt(weights**2 @ (values - middle) ** 2)
-    return Stein(mean, 1.0 + slope, error(s, mean), error(product, slope))
+    each = product[:, x.shape[1] :].mean(axis=1)
+    together, together_se = 1.0 + weights @ each, error(each[:, None], weights @ each)[0]
+    found = mean, 1.0 + slope, error(s, mean), error(product, slope)
+    return Stein(*found, float(together), float(together_se))
