@@ -30,6 +30,23 @@ def test_steins_identities_hold_for_draws_of_the_target(seed):
     assert np.abs(stein(inside, scores(inside)).variance).max() > 0.3
 
 
+@pytest.mark.parametrize("d", [7, 30, 60])
+def test_all_directions_together_tell_few_draws_that_are_too_narrow(d):
+    """Of 200 draws: the mean is zero for the right law in any dimension, and 1 - s² for sds s."""
+    found = {1.0: [], 0.8: []}
+    for seed in range(10):
+        z = np.random.default_rng(seed).normal(size=(200, d))
+        for s, values in found.items():
+            one = stein(s * z, -s * z)
+            values.append((one.together, one.together_se))
+    for s, values in found.items():
+        mean, se = np.mean(values, axis=0)
+        assert abs(mean - (1.0 - s**2)) < 4 * se / 10**0.5
+    told = lambda values: sum(abs(v) - 2 * se > 0.25 for v, se in values)
+    assert told(found[1.0]) == 0
+    assert told(found[0.8]) >= (6 if d == 7 else 9)
+
+
 def test_repeated_draws_are_heavier_ones():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 1))

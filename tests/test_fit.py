@@ -247,6 +247,8 @@ def test_init_takes_values_and_fits(fit):
     assert near.info["start"] == "the values given, and the prior median"
     site = next(s for s in near.target.sites if s.name == "tau")
     assert float(near.q.loc[site.start]) == pytest.approx(np.log(3.0), rel=1e-5)
+    all_there = ritz.fit(schools, (SIGMA, Y), steps=0, init=fit.mean(), family="mean_field")
+    assert all_there.info["start"] == "the values given"  # theta, which is computed, is not read
     on = ritz.fit(schools, (SIGMA, Y + 1.0), steps=0, init=fit, family="full_rank")
     assert np.array_equal(on.q.loc, fit.q.loc)
     other = ritz.fit(schools, (SIGMA, Y), steps=0, init=fit, family="mean_field")
