@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -265,6 +266,50 @@ def test_one_draw_weighs_as_the_bound_says(pca: tuple[VAE, np.ndarray]) -> None:
     fits = jax.vmap(lambda z: target.log_likelihood(z, row))(zs)
     se = (weights.var() + fits.var()) ** 0.5 / 4000**0.5
     assert abs(float(weights.mean() - (fits.mean() - kl.sum()))) < 4 * float(se)
+
+
+def arrays_of(vae: VAE) -> Any:
+    return eqx.filter((vae.fit_.target, vae.fit_.q), eqx.is_array)
+
+
+def test_a_saved_one_answers_the_same(pca: tuple[VAE, np.ndarray], tmp_path: Any) -> None:
+    vae, x = pca
+    file = vae.save(tmp_path / "vae.npz")
+    same = {"likelihood": gaussian(each=False), "decoder": mlp()}
+    again = VAE(3, encoder=mlp(), **same).restore(file)
+    np.testing.assert_array_equal(again.encode(x), vae.encode(x))
+    np.testing.assert_array_equal(again.log_likelihood(x[:9]), vae.log_likelihood(x[:9]))
+    assert again.fit_.status == "ok"
+    with pytest.raises(ritz.RitzError, match="other parts"):
+        VAE(3, encoder=mlp(5), **same).restore(file)
+    with pytest.raises(ritz.RitzError, match="this VAE has 2"):
+        VAE(2, encoder=mlp(), **same).restore(file)
+    with pytest.raises(ritz.RitzError, match="cannot read"):
+        VAE(3).restore(tmp_path / "none.npz")
+    content = file.read_bytes()
+    rng = np.random.default_rng(0)
+    for i in range(50):
+        broken = bytearray(content)
+        if i % 2:
+            del broken[rng.integers(len(content)) :]
+        else:
+            broken[rng.integers(len(content))] ^= 255
+        file.write_bytes(bytes(broken))
+        try:
+            read = VAE(3, encoder=mlp(), **same).restore(file)
+        except ritz.RitzError as error:
+            assert "\n" not in str(error)
+        else:  # a byte of the archive that says nothing, as a date
+            assert jax.tree.all(jax.tree.map(np.array_equal, arrays_of(read), arrays_of(vae)))
+
+
+def test_a_table_is_rows_of_its_columns() -> None:
+    from ritz.latent._assembled import rows_of
+
+    table = ritz.data.Table({"a": np.arange(3.0), "b": np.ones(3)})
+    assert rows_of(table).tolist() == [[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]
+    with pytest.raises(ritz.RitzError, match="column 'c'"):
+        rows_of(ritz.data.Table({"a": np.arange(2.0), "c": np.array(["x", "y"])}))
 
 
 BAD = {

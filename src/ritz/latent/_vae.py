@@ -11,18 +11,12 @@ import paramax
 from ritz._draws import at_keys, at_rows
 from ritz._errors import RitzError, whole_number
 from ritz.data import batches
-from ritz.family import AbstractFamily, MeanField
 from ritz.fit import fit as fit_
+from ritz.latent._assembled import assembled, likelihood_of, rows_of, split
 from ritz.latent._bound import AbstractRowLoss, elbo, log_weights
 from ritz.latent._diagnosis import LatentDiagnosis, centre, diagnosis
-from ritz.latent._encoder import Encoder
-from ritz.latent._gaussian import gaussian
-from ritz.latent._likelihood import AbstractLikelihood
-from ritz.latent._model import latent_model
-from ritz.latent._networks import built, mlp
 from ritz.solver import adam, early_stopping
 
-_SEEN = 1000  # rows at which a fit is looked at
 _DRAWS = 16  # for a posterior mean without a closed form
 
 
@@ -119,7 +113,7 @@ class VAE:
         """Train on rows.
 
         Args:
-            x: an array of shape (n, ...), or a table of numbers.
+            x: an array of shape (n, ...), a data frame, or a `ritz.data.Table`.
             y: not used.
 
         Returns:
@@ -131,21 +125,15 @@ class VAE:
         whole_number("latent", self.latent, 1)
         whole_number("epochs", self.epochs, 1)
         rows = rows_of(x)
-        likelihood = gaussian() if self.likelihood is None else self.likelihood
-        if not isinstance(likelihood, AbstractLikelihood):
-            raise RitzError(
-                f"likelihood arrived as {type(likelihood).__name__}, expected one of ritz.latent "
-                "such as bernoulli() or gaussian()"
-            )
-        likelihood.check(rows)
-        train, held = self._split(rows)
+        likelihood_of(self.likelihood).check(rows)
+        train, held = split(rows, self.validation, self.seed)
         whole_number("batch", self.batch, 1)
         if self.batch > len(train):
             raise RitzError(
                 f"batch={self.batch} arrived, but there are {len(train)} rows to train on; use a "
                 "smaller batch"
             )
-        target, q = self._parts(train, likelihood)
+        target, q = self._parts(train)
         a_pass = len(train) // self.batch
         steps = self.epochs * a_pass
         solver: Any = adam(self.lr, steps)
@@ -175,37 +163,11 @@ class VAE:
             )
         return found
 
-    def _split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        share = self.validation
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-            raise RitzError(f"validation={share!r} arrived, expected a share from 0 to below 1")
-        order = np.random.default_rng(self.seed).permutation(len(rows))
-        kept = int(share * len(rows))
-        return rows[np.sort(order[kept:])], rows[np.sort(order[:kept])]
-
-    def _parts(self, rows: np.ndarray, likelihood: AbstractLikelihood) -> tuple[Any, Any]:
+    def _parts(self, rows: np.ndarray) -> Any:
         """The model and the encoder at their start."""
-        one, two = jax.random.split(jax.random.key(self.seed))
-        shape, d = rows.shape[1:], int(self.latent)
-        shift, scale = likelihood.standard(rows)
-        likelihood = likelihood.for_data(rows)
-        default = mlp(256, 256)
-        encoder, decoder = self.encoder or default, self.decoder or default
-        down = built("encoder", encoder, shape, (2 * d,), one)
-        up = built("decoder", decoder, (d,), likelihood.outputs(shape), two)
-        fixed = lambda v: paramax.NonTrainable(jnp.asarray(v, float))
-        prior = self.prior
-        if prior is None:
-            prior = paramax.non_trainable(MeanField(jnp.zeros(d), jnp.zeros(d)))
-        width = paramax.unwrap(prior).dim if isinstance(prior, AbstractFamily) else None
-        if width != d:
-            what = type(prior).__name__ if width is None else f"one of {width} dimensions"
-            raise RitzError(f"prior arrived as {what}, expected a family of {d} dimensions")
-        some = np.random.default_rng(self.seed).permutation(len(rows))[:_SEEN]
-        seen = {"x": jnp.asarray(rows[np.sort(some)])}
-        return latent_model(up, likelihood, prior, seen), Encoder(
-            down, fixed(shift), fixed(scale), d
-        )
+        likelihood = likelihood_of(self.likelihood)
+        networks = (self.encoder, self.decoder)
+        return assembled(rows, int(self.latent), likelihood, networks, self.prior, self.seed)
 
     # -- what was learned -------------------------------------------------------------------
 
@@ -285,6 +247,25 @@ class VAE:
         rows = self._fitted.target.seen if x is None else self._rows(x)
         return diagnosis(self._fitted.q, self._fitted.target, rows, jax.random.key(0))
 
+    def save(self, path: Any) -> Any:
+        """Write what was learned into one file, replacing it in one step; see `restore`."""
+        from ritz.latent._saved import write
+
+        return write(self._fitted, path)
+
+    def restore(self, path: Any) -> "VAE":
+        """What was learned by another one, made with the same parts, from the file that it saved.
+
+        No code of the file is executed.
+
+        Raises:
+            RitzError: where there is none, it is damaged, or its parts differ.
+        """
+        from ritz.latent._saved import read
+
+        self.fit_ = read(path, self.latent, self._parts)
+        return self
+
     @property
     def _fitted(self) -> Any:
         if not hasattr(self, "fit_"):
@@ -296,27 +277,6 @@ class VAE:
         if rows.shape[1:] != wanted:
             raise RitzError(f"rows of shape {rows.shape[1:]} arrived, expected {wanted}")
         return {"x": jnp.asarray(rows)}
-
-
-def rows_of(x: Any) -> np.ndarray:
-    """Rows of numbers as an array of the floating type in use.
-
-    Raises:
-        RitzError: for no rows, or what is no finite number.
-    """
-    values = np.asarray(x)
-    if values.ndim < 2 or not len(values):
-        raise RitzError(f"data of shape {values.shape} arrived, expected rows, (n, ...)")
-    if values.dtype.kind not in "biuf":
-        raise RitzError(f"data of dtype {values.dtype} arrived, expected numbers")
-    bad = ~np.isfinite(values.astype(np.float64))
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise RitzError(
-            f"{int(bad.sum())} values of the data are not finite (the first at {first}); fill them "
-            "in, or leave those rows out"
-        )
-    return values.astype(jax.dtypes.canonicalize_dtype(float))
 
 
 def _names() -> list[str]:
