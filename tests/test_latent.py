@@ -193,6 +193,20 @@ def test_columns_of_any_units_are_alike() -> None:
     np.testing.assert_allclose(a - np.log(units).sum(), b, atol=0.1)
 
 
+@pytest.mark.parametrize("each", [True, False])
+def test_a_fixed_sd_is_in_the_units_of_the_data(each: bool) -> None:
+    x = 1e3 * linear(200)
+    law = gaussian(70.0, each=each)
+    law.check(x)
+    law = paramax.unwrap(law.for_data(x))
+    shift, scale = law.standard(x)
+    out = jnp.asarray(((x[0] - shift) / scale + 0.1).astype(np.float32))
+    mean = x[0] + 0.1 * scale
+    np.testing.assert_allclose(law.mean(out), mean, rtol=1e-4)
+    exact = stats.norm(mean, 70.0).logpdf(x[0]).sum()
+    assert float(law.log_prob(out, jnp.asarray(x[0]))) == pytest.approx(exact, rel=1e-3)
+
+
 def test_latents_that_hold_nothing_are_told() -> None:
     noise = np.random.default_rng(2).normal(size=(1000, 6))
     found = VAE(2, encoder=mlp(32), decoder=mlp(32), epochs=30, progress=False).fit(noise)

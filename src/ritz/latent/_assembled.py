@@ -17,6 +17,7 @@ from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import built, mlp
 
 _SEEN = 1000  # rows at which a fit is looked at
+_ASIDE = 10_000  # rows kept aside, at most: each look at them is one batch
 
 
 def assembled(
@@ -85,7 +86,7 @@ def split(rows: np.ndarray, share: Any, seed: int) -> tuple[np.ndarray, np.ndarr
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise RitzError(f"validation={share!r} arrived, expected a share from 0 to below 1")
     order = np.random.default_rng(seed).permutation(len(rows))
-    kept = int(share * len(rows))
+    kept = min(int(share * len(rows)), _ASIDE)
     return rows[np.sort(order[kept:])], rows[np.sort(order[:kept])]
 
 

@@ -42,7 +42,7 @@ class VAE:
         epochs: passes over the rows, at most.
         batch: rows of a step.
         lr: Adam's first learning rate, which falls to zero along a half cosine.
-        validation: the share of rows kept aside to tell when to end; 0 for none.
+        validation: the share of rows kept aside to tell when to end (10,000 at most); 0 for none.
         patience: epochs without a better bound of these after which it ends.
         seed: of networks, batches and draws.
         progress: as for `ritz.fit`.
