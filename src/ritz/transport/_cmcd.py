@@ -15,9 +15,9 @@ from ritz.transport._control import Control, clipped, scale_of
 from ritz.transport._diffusion import AbstractDiffusion
 
 CONTROLS = ("both", "backward", "none")
-# A step's noise is a fifth of the scale at first, and half the longest stable step where the target
-# at the start is so narrow that this is less.
-_FIRST, _STABLE, _POWERS = 0.04, 2.0, 20
+# The log of a step at first, whose noise is a fifth of the scale; half the longest stable one where
+# the target at the start is so narrow that it would not be stable.
+_FIRST, _STABLE, _POWERS = -3.2, 4.0, 20
 
 
 class Point(NamedTuple):
@@ -160,8 +160,8 @@ def cmcd(
     The optimal control makes the density at every time :math:`\pi_t` itself. The reference, the
     path :math:`\beta`, steps and scales are trained together with u; `log_variance` trains all but
     steps and scales. At first :math:`h_k` is 0.04, or half the longest stable step of
-    :math:`\pi_k` at the start where that is less: where scales differ much, train by the bound
-    first, and give `log_variance` the family that came out of it.
+    :math:`\pi_k` at the start where 0.04 is not stable: where scales differ much, train by the
+    bound first, and give `log_variance` the family that came out of it.
 
     Vargas, Padhy, Blessing and Nüsken 2024, "Transport meets variational inference: controlled
     Monte Carlo diffusions" (section 3, algorithm 1). With `control="none"` it is unadjusted
@@ -198,12 +198,13 @@ def cmcd(
     density, d = OwnDensity("cmcd", target), start.shape[0]
     betas = jnp.arange(1, int(steps) + 1, dtype=start.dtype) / steps
     stiff = (1.0 - betas) + betas * number**2 * _stiffness(density, start)
-    first = jnp.minimum(_FIRST, _STABLE / jnp.maximum(stiff, 1e-6))
+    longest = jnp.log(_STABLE / jnp.maximum(stiff, 1e-6))
+    first = jnp.where(longest < _FIRST, longest - jnp.log(2.0), _FIRST)
     return CMCD(
         reference=mean_field(target, start, number),
         control=None if control == "none" else Control(d, int(width), jax.random.key(0)),
         bridges=jnp.zeros(int(steps), start.dtype),
-        log_step=jnp.log(first),
+        log_step=first.astype(start.dtype),
         log_sd=jnp.zeros(d, start.dtype),
         centre=paramax.NonTrainable(start),
         scale=paramax.NonTrainable(jnp.asarray(number, start.dtype)),
