@@ -372,3 +372,20 @@ def test_a_product_with_a_controlled_path_claims_no_path_of_its_own():
     alone = ritz.family.MeanField(jnp.zeros(1), jnp.zeros(1))
     assert "path" in ritz.family.Product((alone, alone)).capabilities
     assert "path" not in ritz.family.Product((q, alone)).capabilities
+
+
+def test_first_steps_are_no_longer_than_the_target_allows():
+    """Of a quadratic the largest curvature is known, in any units."""
+    stiff = jnp.array([1.0, 30.0, 1000.0])
+    target = ritz.target.from_log_density(lambda x: -0.5 * (stiff * x**2).sum(), jnp.zeros(3))
+    for scale in (0.5, 2.0):
+        steps = np.exp(np.asarray(cmcd(target, jnp.zeros(3), 8, scale).log_step))
+        betas = np.arange(1, 9) / 8
+        curvature = (1 - betas) + betas * scale**2 * 1000.0
+        usual = np.exp(-3.2)
+        expected = np.where(4.0 / curvature < usual, 2.0 / curvature, usual)
+        np.testing.assert_allclose(steps, expected, rtol=1e-3)
+        assert (steps * curvature < 4.0).all()  # stable, as the usual ones were not
+        assert usual * curvature[-1] > 4.0
+    mild = ritz.target.from_log_density(lambda x: -0.5 * (x**2).sum(), jnp.zeros(3))
+    np.testing.assert_allclose(cmcd(mild, jnp.zeros(3), 8, 1.0).log_step, -3.2)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import paramax
 import pytest
 from scipy import integrate, stats
@@ -328,6 +329,73 @@ def test_a_table_is_rows_of_its_columns() -> None:
         rows_of(ritz.data.Table({"a": np.arange(2.0), "c": np.array(["x", "y"])}))
 
 
+def test_draws_have_the_law_of_the_model(pca: tuple[VAE, np.ndarray]) -> None:
+    vae = pca[0]
+    exact = exact_of(vae)
+    draws = vae.sample(40_000).astype(np.float64)
+    se = np.sqrt(np.outer(np.diag(exact.cov), np.diag(exact.cov)) + exact.cov**2) / 200.0
+    assert (np.abs(np.cov(draws.T) - exact.cov) < 5 * se).all()
+    assert (np.abs(draws.mean(axis=0) - exact.mean) < 5 * np.sqrt(np.diag(exact.cov)) / 200).all()
+    # Means of rows lack the noise, and the test would tell.
+    means = vae.decode(np.random.default_rng(0).normal(size=(40_000, 3))).astype(np.float64)
+    assert not (np.abs(np.cov(means.T) - exact.cov) < 5 * se).all()
+
+
+def test_a_fits_draws_are_those_of_rows_together(pca: tuple[VAE, np.ndarray]) -> None:
+    """At the optimum the posteriors of all rows together are the prior (Hoffman, Johnson 2016)."""
+    fit = pca[0].fit_
+    z = fit.draws["z"]
+    assert np.abs(z.mean(axis=0)).max() < 0.08
+    assert np.abs(z.std(axis=0) - 1.0).max() < 0.06
+    # One row's alone are not.
+    one = paramax.unwrap(fit.q).condition({"x": fit.target.seen["x"][0]})
+    assert float(np.exp(np.asarray(one.log_scale)).max()) < 0.7
+
+
+def test_draws_of_levels_and_classes_have_their_masses() -> None:
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    levels, classes = latent.discretised_logistic(5), latent.categorical(3)
+    for law, out, values in (
+        (levels, jnp.array([[0.4], [-1.5]]), np.arange(5) / 4.0),
+        (classes, jnp.array([[0.2], [-1.0], [0.9]]), np.arange(3.0)),
+    ):
+        draws = np.asarray(jax.vmap(lambda k, law=law, out=out: law.sample(out, k))(keys)).ravel()
+        for value in values:
+            mass = float(np.exp(law.log_prob(out, jnp.array([value]))))
+            found = np.isclose(draws, value).mean()
+            assert abs(found - mass) < 4.5 * (mass * (1 - mass) / 20_000) ** 0.5 + 1e-9
+
+
+def test_free_nats_cost_nothing(pca: tuple[VAE, np.ndarray]) -> None:
+    vae, x = pca
+    q, target = paramax.unwrap(vae.fit_.q), vae.fit_.target
+    batch, key = {"x": jnp.asarray(x[:50], jnp.float32)}, jax.random.key(0)
+    prior = paramax.unwrap(target.prior)
+    each = jax.vmap(lambda row: divergences(q.condition({"x": row}), prior))(batch["x"]).mean(0)
+    free = float(jnp.sort(each)[1]) + 1e-3  # above two of the three
+    loss, figures = elbo(free=free).loss(q, target, key, batch)
+    paid = 2 * free + float(each.max())
+    assert float(loss + figures["reconstruction"]) == pytest.approx(paid, rel=1e-4)
+    assert float(figures["kl"]) == pytest.approx(float(each.sum()), rel=1e-4)
+
+
+def test_the_answer_is_the_best_that_was_looked_at() -> None:
+    from ritz.objective import Problem
+    from ritz.solver import early_stopping, run
+
+    x = np.random.default_rng(3).normal(size=(60, 8)).astype(np.float32)
+    wide = {"encoder": mlp(128), "decoder": mlp(128), "batch": 16, "validation": 0.0}
+    vae = VAE(4, epochs=1, progress=False, **wide).fit(x[:36])
+    problem = Problem(vae.fit_.target, vae.fit_.q, elbo(), ritz.estimator.pathwise())
+    solver = early_stopping(optax.adam(5e-3), {"x": jnp.asarray(x[36:])}, every=10, patience=5)
+    rows = ritz.data.batches({"x": x[:36]}, 16)
+    state = run(problem, solver, 5000, jax.random.key(0), batches=rows, progress=False).state
+    loss = lambda params: float(problem.loss(params, solver.key, solver.held)[0])
+    assert int(state.waited) == 5
+    assert loss(solver.answer(state)) == pytest.approx(float(state.lowest), rel=1e-5)
+    assert loss(state.params) > float(state.lowest) + 0.05  # the last ones are not
+
+
 BAD = {
     "range": (lambda x: VAE(2, likelihood=latent.bernoulli()).fit(x), "expected 0 to 1"),
     "nan": (lambda x: VAE(2).fit(np.where(x > 8, np.nan, x)), "not finite"),
@@ -348,6 +416,7 @@ BAD = {
     ),
     "name": (lambda x: VAE(2).set_params(width=3), "no parameter 'width'"),
     "validation": (lambda x: VAE(2, validation=1.0).fit(x), "a share from 0"),
+    "seed": (lambda x: VAE(2, seed=1.5).fit(x), "seed=1.5"),
     "beta": (lambda x: elbo(beta=-1.0), "at least 0"),
     "convolutions": (lambda x: VAE(2, encoder=latent.convolutional()).fit(x), "expected one image"),
 }

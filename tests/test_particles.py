@@ -13,6 +13,7 @@ from scipy import linalg
 import ritz
 from ritz import RitzError
 from ritz._groups import _by_neighbours, in_groups
+from ritz._verdict import _by_scores
 from ritz.objective import stein_discrepancy
 from ritz.particle import (
     adaptive,
@@ -359,6 +360,24 @@ def test_what_is_too_narrow_says_so():
     assert np.asarray(fit.q.points).var(0).mean() < 0.7
     assert fit.status == "doubtful"
     assert "Stein's identity for the variance" in fit.reasons[0]
+
+
+def test_all_directions_together_are_in_the_verdict():
+    right = np.random.default_rng(0).normal(size=(1000, 7))
+    assert _by_scores(normal(7), right) == []
+    (told,) = _by_scores(normal(7), 0.83 * right)
+    assert "over all directions" in told
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_scale_of_particles_at_one_place_is_a_number(dtype):
+    with jax.enable_x64(dtype is np.float64):
+        assert float(median(jnp.ones((5, 3), dtype))) > 0
+        x = np.random.default_rng(0).normal(size=(30, 3)).astype(dtype)
+        for unit in (1e-12, 1.0, 1e12):
+            far = ((unit * x[:, None] - unit * x) ** 2).sum(-1)
+            exact = np.median(far[np.triu_indices(30, 1)])
+            assert float(median(jnp.asarray(unit * x))) == pytest.approx(exact, rel=0.02)
 
 
 def two_modes(x):

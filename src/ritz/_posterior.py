@@ -35,8 +35,7 @@ def drawn(q: Any, target: Any, n: int, key: jax.Array, start: int = 0) -> dict[s
     def one(parts: Any, key: Any, _: Any) -> Any:
         q, target = paramax.unwrap(parts[0]), parts[1]
         if not weigh:
-            first, key = jax.random.split(key) if target.in_batches else (key, key)
-            x = target.at_random(q, first).sample(key)
+            x = target.at_random(q, jax.random.fold_in(key, 1)).sample(key)
             return {"x": x, "values": target.constrain(x)}
         x, log_q = q.sample_and_log_prob(key)
         weight = target.log_density(x) - log_q

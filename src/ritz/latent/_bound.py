@@ -1,5 +1,6 @@
 """Bounds of the log likelihood of rows, as losses."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -47,7 +48,7 @@ class LatentELBO(AbstractRowLoss):
     def at(self, step: Any) -> "LatentELBO":
         if not self.warmup:
             return self
-        return LatentELBO(self.draws, self.analytic, self.beta, self.warmup, self.free, step)
+        return dataclasses.replace(self, step=step)
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
         prior = paramax.unwrap(target.prior)

@@ -110,7 +110,9 @@ def negative_binomial() -> NegativeBinomial:
 
 
 def multinomial() -> Multinomial:
-    r"""A row of counts, :math:`x \sim \mathrm{Mult}(\textstyle\sum_i x_i, \mathrm{softmax}(\eta))`.
+    r"""A row of counts, given their sum; `sample` gives a single count.
+
+    .. math:: x \sim \mathrm{Mult}(\textstyle\sum_i x_i, \mathrm{softmax}(\eta)).
 
     >>> import jax.numpy as jnp
     >>> round(float(multinomial().log_prob(jnp.zeros(2), jnp.array([1.0, 1.0]))), 4)

@@ -124,6 +124,7 @@ class VAE:
         """
         whole_number("latent", self.latent, 1)
         whole_number("epochs", self.epochs, 1)
+        whole_number("seed", self.seed, 0)
         rows = rows_of(x)
         likelihood_of(self.likelihood).check(rows)
         train, held = split(rows, self.validation, self.seed)

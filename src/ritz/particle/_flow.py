@@ -140,9 +140,8 @@ class AbstractFlow(AbstractSolver):
         wider = np.abs(spread - np.asarray(state.spread))
         still = int(state.looked) > 0 and max(moved.max(), wider.max()) < _STILL
         # Somebody's own steps may be so short that nothing seems to move.
-        pace = (
-            np.mean(np.asarray(state.pace) * np.exp(2.0 * spread)) ** 0.5
-        )  # in units of the cloud
+        in_units = np.asarray(state.pace) * np.exp(2.0 * spread)
+        pace = np.sqrt(in_units.mean())
         still &= self.optimiser is None or not self.slopes or bool(pace < _SLOW)
         last = self.optimiser is not None or int(state.stage) == len(_RATES) - 1
         dtype, count = state.middle.dtype, state.made.dtype

@@ -119,7 +119,9 @@ def median(x: Float[Array, "n d"]) -> Float[Array, ""]:
         few = (bits <= middle).sum() < half
         return jnp.where(few, middle, low), jnp.where(few, high, middle)
 
-    least = jnp.maximum(most - (_OCTAVES << fraction), 1)
+    least = 1 << fraction  # the smallest number that is not rounded to zero
+    most = jnp.maximum(most, 2 * least)
+    least = jnp.maximum(most - (_OCTAVES << fraction), least)
     low, high = jax.lax.fori_loop(0, _HALVINGS, halve, (least, most))
     return jax.lax.bitcast_convert_type(low + (high - low) // 2, x.dtype)
 

@@ -1,4 +1,4 @@
-"""Adam that watches the loss of rows it does not learn from, and keeps the best it has seen."""
+"""A solver that watches the loss of rows kept aside, and gives the best parameters it has seen."""
 
 from typing import Any, ClassVar, NamedTuple
 
