@@ -366,6 +366,19 @@ def test_draws_of_levels_and_classes_have_their_masses() -> None:
             assert abs(found - mass) < 4.5 * (mass * (1 - mass) / 20_000) ** 0.5 + 1e-9
 
 
+def test_what_a_fit_tells_of_itself(pca: tuple[VAE, np.ndarray]) -> None:
+    fit = pca[0].fit_
+    told = fit.diagnose()
+    assert "3 of 3 units are active" in str(told)
+    assert told.status == "ok"
+    cut = VAE(2, encoder=mlp(8), decoder=mlp(8), epochs=2, progress=False).fit(pca[1])
+    assert cut.fit_.diagnose().remedies == ()  # refine is not there; the reasons say what to do
+    assert "more epochs" in str(cut.fit_.diagnose())
+    for call in (lambda: pca[0].sample(2, seed=1.5), lambda: pca[0].score(pca[1][0])):
+        with pytest.raises(ritz.RitzError, match=r"seed=1\.5|expected rows"):
+            call()
+
+
 def test_free_nats_cost_nothing(pca: tuple[VAE, np.ndarray]) -> None:
     vae, x = pca
     q, target = paramax.unwrap(vae.fit_.q), vae.fit_.target

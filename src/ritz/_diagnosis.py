@@ -37,7 +37,7 @@ class Diagnosis:
     remedies: tuple[str, ...]
 
     def __str__(self) -> str:
-        width = max(len(name) for name in self.measures)
+        width = max(len(name) for name in (*self.measures, "remedies"))
         lines = [f"{name:{width}}  {said}" for name, (_, said) in self.measures.items()]
         lines.append(f"{'verdict':{width}}  {self.status}")
         lines += [f"{'':{width}}  - {reason}" for reason in self.reasons]
@@ -56,6 +56,7 @@ def diagnose(fit: Any, calibrate: Any = None) -> Diagnosis:
     if fit.psis is not None:
         _of_weights(fit, found)
     target = fit.target
+    found |= target.measures(fit)
     if target.has_full_density and 0 < target.continuous_dim == target.dim:
         _of_scores(fit, found)
     if hasattr(fit, "predict"):
@@ -142,6 +143,8 @@ def _of_data(fit: Any, found: dict[str, tuple[Any, str]]) -> None:
 
 
 def _remedies(fit: Any) -> tuple[str, ...]:
+    if fit.target.in_batches:  # whose reasons say what to do
+        return ()
     out = []
     if any("rests on" in reason for reason in fit.reasons):
         out.append("read quantiles in fit.summary() rather than means and sds")
@@ -151,7 +154,8 @@ def _remedies(fit: Any) -> tuple[str, ...]:
         out.append("fit.refine('importance')")
     if fit.info["family"] == "mean_field" and 1 < fit.target.continuous_dim <= MOST_DIMENSIONS:
         out.append("ritz.fit(model, data, family='full_rank')")
-    rich = "spline" in registered() and fit.target.continuous_dim == fit.target.dim > 1
+    rich = hasattr(fit, "refine") and "spline" in registered()
+    rich = rich and fit.target.continuous_dim == fit.target.dim > 1
     if rich and fit.correction != "nuts" and "refined" not in fit.info:
         out.append("fit.refine('flow')")
     if fit.correction != "nuts" and rich:

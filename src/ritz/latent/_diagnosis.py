@@ -93,9 +93,14 @@ def centre(post: Any, keys: Array) -> Array:
     return jax.vmap(post.sample)(keys).mean(axis=0) if loc is None else loc
 
 
+def of_fit(target: Any, fit: Any) -> LatentDiagnosis:
+    """What latents hold over the rows that a target has seen."""
+    return diagnosis(fit.q, target, target.seen, jax.random.fold_in(fit.key, 0x1A7))
+
+
 def doubts(target: Any, fit: Any) -> list[str]:
     """What speaks against a fit's latents."""
-    found = diagnosis(fit.q, target, target.seen, jax.random.fold_in(fit.key, 0x1A7))
+    found = of_fit(target, fit)
     return [fit.message] * bool(fit.message) + list(found.doubts)
 
 

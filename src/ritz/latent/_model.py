@@ -81,6 +81,14 @@ class LatentModel(AbstractTarget):
     def describe(self) -> str:
         return f"{self.dim} latent dimensions of rows of shape {self.observed[0].shape}"
 
+    def measures(self, fit: Any) -> dict[str, tuple[Any, str]]:
+        """The bound and how many latents are active."""
+        from ritz.latent._diagnosis import of_fit
+
+        found = of_fit(self, fit)
+        bound, active, *_ = str(found).splitlines()
+        return {"bound": (found.elbo, bound.removeprefix("bound ")), "latents": (found, active)}
+
     def doubts(self, fit: Any) -> list[str]:
         """What speaks against a fit's latents: see `ritz.latent.LatentDiagnosis`."""
         from ritz.latent._diagnosis import doubts

@@ -205,6 +205,7 @@ class VAE:
     def sample(self, n: Any = 1, seed: Any = 0) -> np.ndarray:
         """Rows drawn from the model, shape (n, ...)."""
         whole_number("n", n, 1)
+        whole_number("seed", seed, 0)
 
         def one(target: Any, key: Any, _: Any) -> Any:
             first, second = jax.random.split(key)
@@ -227,6 +228,7 @@ class VAE:
             seed: of the draws.
         """
         whole_number("draws", draws, 1)
+        whole_number("seed", seed, 0)
 
         def one(parts: Any, given: Any, key: Any) -> Any:
             row, i = given

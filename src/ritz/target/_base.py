@@ -220,6 +220,10 @@ class AbstractTarget(eqx.Module):
         """What speaks against a fit, where the target has a rule of its own; None where not."""
         return None
 
+    def measures(self, fit: Any) -> dict[str, tuple[Any, str]]:
+        """What `Fit.diagnose` tells of a fit beside its own: by name, a value and a line."""
+        return {}
+
     @property
     def rows(self) -> dict[str, Any]:
         """Arrays that may have a row for each observation, by name."""
