@@ -2,6 +2,7 @@
 
 from ritz.latent._binary import Bernoulli, ContinuousBernoulli, bernoulli, continuous_bernoulli
 from ritz.latent._bound import AbstractRowLoss, LatentELBO, LatentIWAE, elbo, importance
+from ritz.latent._codebook import Codebook, codebook
 from ritz.latent._counts import (
     Multinomial,
     NegativeBinomial,
@@ -11,20 +12,29 @@ from ritz.latent._counts import (
     poisson,
 )
 from ritz.latent._diagnosis import LatentDiagnosis
-from ritz.latent._encoder import Encoder
+from ritz.latent._encoder import AbstractPosterior, Encoder, diagonal, point
 from ritz.latent._gaussian import Gaussian, gaussian
 from ritz.latent._levels import Categorical, DiscretisedLogistic, categorical, discretised_logistic
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import convolutional, mlp, residual
+from ritz.latent._quantised import (
+    VectorQuantised,
+    perplexity,
+    rotated,
+    straight_through,
+    vector_quantised,
+)
 from ritz.latent._vae import VAE
 
 __all__ = [
     "VAE",
     "AbstractLikelihood",
+    "AbstractPosterior",
     "AbstractRowLoss",
     "Bernoulli",
     "Categorical",
+    "Codebook",
     "ContinuousBernoulli",
     "DiscretisedLogistic",
     "Encoder",
@@ -36,10 +46,13 @@ __all__ = [
     "Multinomial",
     "NegativeBinomial",
     "Poisson",
+    "VectorQuantised",
     "bernoulli",
     "categorical",
+    "codebook",
     "continuous_bernoulli",
     "convolutional",
+    "diagonal",
     "discretised_logistic",
     "elbo",
     "gaussian",
@@ -48,6 +61,11 @@ __all__ = [
     "mlp",
     "multinomial",
     "negative_binomial",
+    "perplexity",
+    "point",
     "poisson",
     "residual",
+    "rotated",
+    "straight_through",
+    "vector_quantised",
 ]

@@ -10,7 +10,7 @@ import paramax
 from ritz._errors import RitzError
 from ritz.data import Table
 from ritz.family import AbstractFamily, MeanField
-from ritz.latent._encoder import Encoder
+from ritz.latent._encoder import AbstractPosterior, Encoder, diagonal, point
 from ritz.latent._gaussian import gaussian
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.latent._model import LatentModel, latent_model
@@ -25,6 +25,7 @@ def assembled(
     latent: int,
     likelihood: AbstractLikelihood,
     networks: tuple[Any, Any],
+    posterior: AbstractPosterior,
     prior: Any,
     seed: int,
 ) -> tuple[LatentModel, Encoder]:
@@ -35,29 +36,33 @@ def assembled(
         latent: d.
         likelihood: of a row.
         networks: encoder and decoder: builders, Equinox modules, or None.
-        prior: a family over (d,), or None for the standard normal.
+        posterior: from the encoder's numbers to a law.
+        prior: a family over (d,), a builder of one, or None for the standard normal.
         seed: of the networks' weights.
 
     Raises:
         RitzError: for parts whose shapes do not fit.
     """
     one, two = jax.random.split(jax.random.key(seed))
+    three = jax.random.fold_in(one, 1)
     shape = rows.shape[1:]
     shift, scale = likelihood.standard(rows)
     likelihood = likelihood.for_data(rows)
     encoder, decoder = (mlp(256, 256) if n is None else n for n in networks)
-    down = built("encoder", encoder, shape, (2 * latent,), one)
+    down = built("encoder", encoder, shape, (posterior.numbers(latent),), one)
     up = built("decoder", decoder, (latent,), likelihood.outputs(shape), two)
     fixed = lambda v: paramax.NonTrainable(jnp.asarray(v, float))
     if prior is None:
         prior = paramax.non_trainable(MeanField(jnp.zeros(latent), jnp.zeros(latent)))
+    elif callable(prior):
+        prior = prior(latent, three)
     width = paramax.unwrap(prior).dim if isinstance(prior, AbstractFamily) else None
     if width != latent:
         what = type(prior).__name__ if width is None else f"one of {width} dimensions"
         raise RitzError(f"prior arrived as {what}, expected a family of {latent} dimensions")
     some = np.random.default_rng(seed).permutation(len(rows))[:_SEEN]
     seen = {"x": jnp.asarray(rows[np.sort(some)])}
-    q = Encoder(down, fixed(shift), fixed(scale), latent)
+    q = Encoder(down, posterior, fixed(shift), fixed(scale), latent)
     return latent_model(up, likelihood, prior, seen), q
 
 
@@ -75,6 +80,28 @@ def likelihood_of(given: Any) -> AbstractLikelihood:
             "bernoulli() or gaussian()"
         )
     return given
+
+
+def posterior_of(given: Any, objective: Any) -> AbstractPosterior:
+    """The posterior that was asked for, or the one that an objective is for.
+
+    Raises:
+        RitzError: for something else, or one without a density where the objective needs it.
+    """
+    found = diagonal() if given is None else given
+    if given is None and not objective.density:
+        found = point()
+    if not isinstance(found, AbstractPosterior):
+        raise RitzError(
+            f"posterior arrived as {type(found).__name__}, expected one of ritz.latent such as "
+            "diagonal() or point()"
+        )
+    if objective.density and not found.density:
+        raise RitzError(
+            f"{type(objective).__name__} needs a posterior with a density, which "
+            f"{type(found).__name__} has not; use diagonal(), or an objective for points"
+        )
+    return found
 
 
 def split(rows: np.ndarray, share: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Bounds of the log likelihood of rows, as losses."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -15,7 +15,13 @@ from ritz.objective import AbstractDirect
 
 
 class AbstractRowLoss(AbstractDirect):
-    """A loss of rows: the mean over a batch, and figures beside it, each in nats a row."""
+    """A loss of rows: the mean over a batch, and figures beside it, each in nats a row.
+
+    Attributes:
+        density: whether it needs the density of a row's posterior.
+    """
+
+    density: ClassVar[bool] = True
 
     @property
     def trains_target(self) -> bool:

@@ -4,17 +4,22 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import paramax
 from jaxtyping import Array
 
 from ritz._draws import at_rows
 from ritz.latent._bound import divergences, log_weights
+from ritz.latent._codebook import Codebook
+from ritz.latent._quantised import perplexity
 
 # A unit is active where its mean varies by so much from row to row (Burda et al. 2016, sec. 5.2).
 ACTIVE = 0.01
 # Below so many nats a row the latents say nothing of it.
 NOTHING = 0.1
+# Of a book's codes at least so many should be in use.
+FEW = 0.1
 _DRAWS = 16  # of z, for a divergence without a closed form
 
 
@@ -26,9 +31,10 @@ class LatentDiagnosis:
         kl: :math:`\mathrm{KL}(q(z_i \mid x)\,\|\,p(z_i))`, mean over rows, in nats; where the
             prior's coordinates are not independent, one number for all.
         variance: of the posterior mean of each unit, from row to row.
-        elbo: mean over rows, in nats.
+        elbo: mean over rows, in nats; NaN where encodings are points, which have no divergence.
         reconstruction: the mean of log p(x | z).
         doubts: what speaks against the latents, a line each.
+        codes: of a codebook the perplexity of its codes over the rows, and how many there are.
     """
 
     kl: np.ndarray
@@ -36,6 +42,7 @@ class LatentDiagnosis:
     elbo: float
     reconstruction: float
     doubts: tuple[str, ...]
+    codes: tuple[float, int] | None = None
 
     @property
     def active(self) -> np.ndarray:
@@ -44,11 +51,14 @@ class LatentDiagnosis:
 
     def __str__(self) -> str:
         total, many = float(self.kl.sum()), len(self.variance)
+        bound = f"bound {self.elbo:.3f} nats a row: "
+        fits = f"reconstruction {self.reconstruction:.3f}"
         lines = [
-            f"bound {self.elbo:.3f} nats a row: reconstruction {self.reconstruction:.3f}, "
-            f"divergence {total:.3f}",
+            f"{bound}{fits}, divergence {total:.3f}" if len(self.kl) else f"{fits} nats a row",
             f"{int(self.active.sum())} of {many} units are active",
         ]
+        if self.codes:
+            lines.append(f"codes are used as {self.codes[0]:.1f} of {self.codes[1]} alike would be")
         if len(self.kl) == many:
             for i in np.argsort(-self.kl)[:20]:
                 mark = "" if self.active[i] else "  not active"
@@ -72,18 +82,28 @@ def diagnosis(q: Any, target: Any, rows: Any, key: Any) -> LatentDiagnosis:
         key = jax.random.fold_in(key, i)
         post = q.condition(row)
         keys = jax.random.split(key, _DRAWS)
+        if isinstance(target.prior, Codebook):
+            z = target.prior.quantised(centre(post, keys))
+            kl, codes = -target.prior.log_prob(z)[None], target.prior.nearest(z)
+            return {"mean": z, "kl": kl, "fit": target.log_likelihood(z, row), "codes": codes}
         fits = lambda key: target.log_likelihood(post.sample(key), row)
-        kl = divergences(post, target.prior)
-        weights = log_weights(q, target, row, keys)
         fit = jax.vmap(fits)(keys).mean()
+        kl = divergences(post, target.prior) if q.posterior.density else jnp.full(1, jnp.nan)
         if kl is None:
-            kl = (fit - weights.mean())[None]
+            kl = (fit - log_weights(q, target, row, keys).mean())[None]
         return {"mean": centre(post, keys), "kl": kl, "fit": fit}
 
     n = len(jax.tree.leaves(rows)[0])
     out = at_rows(one, (q, target), (rows, np.arange(n)), key)
     kl, fit = out["kl"].mean(axis=0), float(out["fit"].mean())
-    found = LatentDiagnosis(kl, out["mean"].var(axis=0), fit - float(kl.sum()), fit, ())
+    bound, codes = fit - float(kl.sum()), None
+    if not (q.posterior.density or "codes" in out):
+        kl = kl[:0]
+    if "codes" in out:
+        many = len(target.prior.codes)
+        shares = np.bincount(out["codes"].ravel(), minlength=many) / out["codes"].size
+        codes = (float(perplexity(jnp.asarray(shares))), many)
+    found = LatentDiagnosis(kl, out["mean"].var(axis=0), bound, fit, (), codes)
     return dataclasses.replace(found, doubts=tuple(_lines(found)))
 
 
@@ -106,13 +126,18 @@ def doubts(target: Any, fit: Any) -> list[str]:
 
 def _lines(found: LatentDiagnosis) -> list[str]:
     total = float(found.kl.sum())
-    if not np.isfinite(found.elbo):
+    if not np.isfinite(found.elbo if len(found.kl) else found.reconstruction):
         return ["the bound is not finite on the rows that were looked at; use a smaller lr"]
-    if total < NOTHING or not found.active.any():
+    if (len(found.kl) and total < NOTHING) or not found.active.any():
+        held = f"they hold {total:.2g} nats a row and " if len(found.kl) else ""
+        units = f"{int(found.active.sum())} of {len(found.variance)} units are active"
         return [
-            f"the latents have collapsed: they hold {total:.2g} nats a row and "
-            f"{int(found.active.sum())} of {len(found.variance)} units are active, so that the "
-            "decoder does without them; use elbo(warmup=...) or elbo(free=...), a weaker decoder, "
-            "or a smaller likelihood sd"
+            f"the latents have collapsed: {held}{units}, so that the decoder does without them; "
+            "use elbo(warmup=...) or elbo(free=...), a weaker decoder, or a smaller likelihood sd"
+        ]
+    if found.codes and found.codes[0] < FEW * found.codes[1]:
+        return [
+            f"{found.codes[0]:.1f} of {found.codes[1]} codes are in use; use "
+            "vector_quantised(restart=0.1), or fewer codes"
         ]
     return []

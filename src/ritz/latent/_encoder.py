@@ -1,30 +1,92 @@
 """Amortised posteriors: what a network says of a row's latent vector."""
 
-from typing import Any
+import abc
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
-from ritz.family import AbstractAmortised, MeanField
+from ritz.family import AbstractAmortised, AbstractFamily, MeanField
 
 # Log sds stay within these of zero, so that nothing overflows.
 _WIDEST = 8.0
 
 
+class AbstractPosterior(eqx.Module):
+    """From the numbers that a network gives for a row to the law of its latents.
+
+    Attributes:
+        density: whether that law has a density; a bound of the log likelihood needs one.
+    """
+
+    density: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def numbers(self, latent: int) -> int:
+        """How many numbers it takes for so many latent dimensions."""
+
+    @abc.abstractmethod
+    def __call__(self, numbers: Float[Array, " n"]) -> AbstractFamily:
+        """The law."""
+
+
+class Diagonal(AbstractPosterior):
+    """See `diagonal`."""
+
+    def numbers(self, latent: int) -> int:
+        return 2 * latent
+
+    def __call__(self, numbers: Float[Array, " n"]) -> MeanField:
+        loc, log_scale = jnp.split(numbers, 2)
+        return MeanField(loc, _WIDEST * jnp.tanh(log_scale / _WIDEST))
+
+
+class Point(AbstractFamily):
+    """One vector.
+
+    Attributes:
+        loc: the vector.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"sample", "reparameterised"})
+    loc: Float[Array, " d"]
+
+    @property
+    def dim(self) -> int:
+        return self.loc.shape[0]
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, " d"]:
+        return self.loc
+
+
+class Points(AbstractPosterior):
+    """See `point`."""
+
+    density: ClassVar[bool] = False
+
+    def numbers(self, latent: int) -> int:
+        return latent
+
+    def __call__(self, numbers: Float[Array, " n"]) -> Point:
+        return Point(numbers)
+
+
 class Encoder(AbstractAmortised):
-    r"""A Gaussian with independent coordinates whose moments a network reads off a row.
+    r"""A posterior that a network reads off a row, such as
 
     .. math:: q(z \mid x) = \mathcal{N}\big(m(x),\ \mathrm{diag}\,e^{2 s(x)}\big).
 
     Attributes:
-        network: from a standardised row to the means and log sds.
+        network: from a standardised row to numbers.
+        posterior: from these to a law of z.
         shift: of rows.
         scale: of rows.
         latent: d.
     """
 
     network: Any
+    posterior: AbstractPosterior
     shift: Any
     scale: Any
     latent: int = eqx.field(static=True)
@@ -37,6 +99,25 @@ class Encoder(AbstractAmortised):
         """A row in the network's units."""
         return (x - self.shift) / self.scale
 
-    def condition(self, data: Any) -> MeanField:
-        loc, log_scale = jnp.split(self.network(self.standard(data["x"])), 2)
-        return MeanField(loc, _WIDEST * jnp.tanh(log_scale / _WIDEST))
+    def condition(self, data: Any) -> AbstractFamily:
+        return self.posterior(self.network(self.standard(data["x"])))
+
+
+def diagonal() -> Diagonal:
+    r"""Independent Gaussians, :math:`q(z \mid x) = \prod_i \mathcal{N}(z_i \mid m_i, e^{2 s_i})`.
+
+    The network gives the means, then as many log sds.
+
+    >>> diagonal().numbers(3)
+    6
+    """
+    return Diagonal()
+
+
+def point() -> Points:
+    """One vector for a row: a deterministic encoder, for objectives that need no density.
+
+    >>> point()(jnp.zeros(3)).dim
+    3
+    """
+    return Points()

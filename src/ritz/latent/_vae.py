@@ -12,8 +12,9 @@ from ritz._draws import at_keys, at_rows
 from ritz._errors import RitzError, whole_number
 from ritz.data import batches
 from ritz.fit import fit as fit_
-from ritz.latent._assembled import assembled, likelihood_of, rows_of, split
+from ritz.latent._assembled import assembled, likelihood_of, posterior_of, rows_of, split
 from ritz.latent._bound import AbstractRowLoss, elbo, log_weights
+from ritz.latent._codebook import Codebook
 from ritz.latent._diagnosis import LatentDiagnosis, centre, diagnosis
 from ritz.solver import adam, early_stopping
 
@@ -34,10 +35,11 @@ class VAE:
         latent: how many latent dimensions.
         likelihood: of a row; `gaussian()` by default, each column with its own unit and sd.
         encoder: a builder such as `mlp(400)`, or an Equinox module from a standardised row to
-            (2 * latent,): means, and log sds.
+            the posterior's numbers; of `diagonal()` (2 * latent,): means, and log sds.
         decoder: a builder, or an Equinox module from (latent,) to the likelihood's output.
-        prior: a family over (latent,); the standard normal by default. Its parameters are trained,
-            where they are not `paramax.non_trainable`.
+        posterior: `diagonal()` by default, `point()` for objectives of points.
+        prior: a family over (latent,), or a builder such as `codebook(64, 4)`; the standard normal
+            by default. Its parameters are trained, where they are not `paramax.non_trainable`.
         objective: from `ritz.latent`; `elbo()` by default.
         epochs: passes over the rows, at most.
         batch: rows of a step.
@@ -61,6 +63,7 @@ class VAE:
         likelihood: Any = None,
         encoder: Any = None,
         decoder: Any = None,
+        posterior: Any = None,
         prior: Any = None,
         objective: Any = None,
         epochs: Any = 100,
@@ -72,8 +75,8 @@ class VAE:
         progress: Any = None,
     ) -> None:
         """Nothing is checked or built before `fit`, as in scikit-learn."""
-        self.latent, self.likelihood, self.prior = latent, likelihood, prior
-        self.encoder, self.decoder, self.objective = encoder, decoder, objective
+        self.latent, self.likelihood, self.objective = latent, likelihood, objective
+        self.encoder, self.decoder, self.posterior, self.prior = encoder, decoder, posterior, prior
         self.epochs, self.batch, self.lr = epochs, batch, lr
         self.validation, self.patience = validation, patience
         self.seed, self.progress = seed, progress
@@ -167,19 +170,36 @@ class VAE:
     def _parts(self, rows: np.ndarray) -> Any:
         """The model and the encoder at their start."""
         likelihood = likelihood_of(self.likelihood)
-        networks = (self.encoder, self.decoder)
-        return assembled(rows, int(self.latent), likelihood, networks, self.prior, self.seed)
+        posterior = posterior_of(self.posterior, self._objective())
+        parts = (likelihood, (self.encoder, self.decoder), posterior, self.prior)
+        return assembled(rows, int(self.latent), *parts, self.seed)
 
     # -- what was learned -------------------------------------------------------------------
 
     def encode(self, x: Any) -> np.ndarray:
-        """Posterior means of the latents of rows, shape (n, latent)."""
+        """Posterior means of the latents of rows, shape (n, latent); codes, of a `codebook`."""
         keys = jax.random.split(jax.random.key(0), _DRAWS)
 
-        def one(q: Any, row: Any, keys: Any) -> Any:
-            return centre(paramax.unwrap(q).condition(row), keys)
+        def one(parts: Any, row: Any, keys: Any) -> Any:
+            q, prior = paramax.unwrap(parts)
+            z = centre(q.condition(row), keys)
+            return prior.quantised(z) if isinstance(prior, Codebook) else z
 
-        return at_rows(one, self._fitted.q, self._rows(x), keys)
+        return at_rows(one, (self._fitted.q, self._fitted.target.prior), self._rows(x), keys)
+
+    def codes(self, x: Any) -> np.ndarray:
+        """The numbers of the codes of rows, shape (n, places), where the prior is a `codebook`.
+
+        Raises:
+            RitzError: where it is not.
+        """
+        book = self._fitted.target.prior
+        if not isinstance(book, Codebook):
+            raise RitzError(
+                "this VAE has no codes; train one with prior=codebook(codes, width) and "
+                "objective=vector_quantised()"
+            )
+        return at_rows(lambda book, z, _: book.nearest(z), book, self.encode(x), ())
 
     transform = encode
 
@@ -229,6 +249,10 @@ class VAE:
         """
         whole_number("draws", draws, 1)
         whole_number("seed", seed, 0)
+        if not self._fitted.q.posterior.density:
+            raise RitzError(
+                "this VAE encodes rows as points, so that it has no bound of their likelihood"
+            )
 
         def one(parts: Any, given: Any, key: Any) -> Any:
             row, i = given

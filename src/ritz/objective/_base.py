@@ -90,6 +90,22 @@ class AbstractObjective(eqx.Module):
         """The objective at a step of the run: itself, where it does not change."""
         return self
 
+    @property
+    def revises(self) -> bool:
+        """Whether it sets some parameters itself, see `revise`."""
+        return type(self).revise is not AbstractObjective.revise
+
+    def revise(
+        self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None
+    ) -> tuple[Any, Any]:
+        """The family and the target with what a step sets without a gradient.
+
+        Called before the gradient of each step, with the same key and batch: running means, codes
+        that follow what is mapped to them, updates in closed form. An array of these is a
+        parameter whose gradient is zero.
+        """
+        return q, target
+
     def program(self, q: Any, target: Density, estimator: AbstractEstimator) -> Float[Array, ""]:
         """One number, whose expectation is the loss; see `ritz.objective.expectation`.
 

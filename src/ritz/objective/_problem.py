@@ -127,22 +127,36 @@ class Problem(eqx.Module):
         return None if own is None or times is None else own * times * q.looks
 
     @property
+    def revises(self) -> bool:
+        """Whether the objective sets some parameters itself."""
+        return self.objective.revises
+
+    def revise(self, params: PyTree, key: Key[Array, ""], batch: Any = None) -> PyTree:
+        """Parameters with those that the objective sets itself; see `AbstractObjective`."""
+        if not self.revises:
+            return params
+        q, target = self.family_at(params), self.target_at(params)
+        q, target = self.objective.revise(q, target, key, batch)
+        own = self._partition(q)[0]
+        return Both(own, target.params) if self.trains_target else own
+
+    @property
     def params(self) -> PyTree:
         """The initial trainable parameters: the family's floating arrays.
 
         With those of the target, `Both`, where it has some.
         """
-        own = self._partition()[0]
+        own = self._partition(self.family)[0]
         return Both(own, self.target.params) if self.trains_target else own
 
-    def _partition(self) -> tuple[PyTree, PyTree]:
+    def _partition(self, q: AbstractFamily) -> tuple[PyTree, PyTree]:
         frozen = lambda leaf: isinstance(leaf, paramax.NonTrainable | AbstractTarget)
-        return eqx.partition(self.family, eqx.is_inexact_array, is_leaf=frozen)
+        return eqx.partition(q, eqx.is_inexact_array, is_leaf=frozen)
 
     def family_at(self, params: PyTree) -> AbstractFamily:
         """The family with these parameters."""
         own = params.family if isinstance(params, Both) else params
-        return eqx.combine(own, self._partition()[1])
+        return eqx.combine(own, self._partition(self.family)[1])
 
     def target_at(self, params: PyTree) -> AbstractTarget:
         """The target with these parameters."""

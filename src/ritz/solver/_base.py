@@ -24,6 +24,7 @@ class AbstractSolver(eqx.Module):
         guarantees: what is known of where it ends, in a line.
         steps: how many are enough, as a rule.
         jittable: whether `step` can be compiled; one that cannot runs on the host.
+        revises: whether its steps let the objective set parameters itself (`problem.revise`).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -31,6 +32,7 @@ class AbstractSolver(eqx.Module):
     guarantees: ClassVar[str] = ""
     steps: ClassVar[int] = 10_000
     jittable: ClassVar[bool] = True
+    revises: ClassVar[bool] = False
 
     def init(self, problem: Any, key: Key[Array, ""]) -> PyTree:
         """The first state: what the next step needs, with the answer so far in `.params`."""

@@ -51,6 +51,7 @@ class EarlyStopping(AbstractSolver):
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     guarantees: ClassVar[str] = "the lowest loss on rows kept aside, of those looked at"
+    revises: ClassVar[bool] = True  # as those that it watches
     solver: Any
     held: Any
     key: Key[Array, ""]

@@ -26,3 +26,9 @@ def gradient_step(
     if factor is not None:
         update = jax.tree.map(lambda u: factor.astype(u.dtype) * u, update)
     return optax.apply_updates(params, in_units(update, 1.0)), opt
+
+
+def revised(problem: Any, params: Any, key: Any, batch: Any) -> Any:
+    """Parameters with those that a problem sets itself; the same, of one that sets none."""
+    revise = getattr(problem, "revise", None)
+    return params if revise is None else revise(params, key, batch)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from ritz._errors import RitzError, whole_number
 from ritz.family._base import in_units
 from ritz.solver._base import AbstractSolver, register
-from ritz.solver._gradient_step import gradient_step
+from ritz.solver._gradient_step import gradient_step, revised
 from ritz.solver._staged_adam import StagedAdam
 
 
@@ -31,6 +31,7 @@ class OptaxSolver(AbstractSolver):
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     guarantees: ClassVar[str] = "a stationary point of the loss, as the rate falls"
+    revises: ClassVar[bool] = True
     transformation: Any = eqx.field(static=True)
 
     def init(self, problem: Any, key: Key[Array, ""]) -> OptaxState:
@@ -40,8 +41,9 @@ class OptaxSolver(AbstractSolver):
     def step(
         self, problem: Any, state: OptaxState, key: Key[Array, ""], batch: Any = None
     ) -> tuple[OptaxState, dict[str, Array]]:
-        grad, info = problem.grad(state.params, key, batch)
-        return OptaxState(*gradient_step(self.transformation, grad, state.opt, state.params)), info
+        params = revised(problem, state.params, key, batch)
+        grad, info = problem.grad(params, key, batch)
+        return OptaxState(*gradient_step(self.transformation, grad, state.opt, params)), info
 
     def evaluations(self, problem: Any, state: OptaxState, steps: int) -> float | None:
         return None if problem.points is None else float(problem.points * steps)

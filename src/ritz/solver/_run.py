@@ -240,6 +240,11 @@ def _check(problem: Any, solver: AbstractSolver, steps: Any, callbacks: Any) -> 
             f"{type(problem).__name__} cannot offer (it has {', '.join(sorted(oracles))}); "
             f"{instead}"
         )
+    if getattr(problem, "revises", False) and not solver.revises:
+        raise RitzError(
+            f"{type(solver).__name__} takes no step in which {type(problem.objective).__name__} "
+            "sets its own parameters; use ritz.solver.adam() or an Optax transformation"
+        )
     for oracle in sorted(solver.needs) if hasattr(problem, "refuses") else ():
         reason = problem.refuses(oracle)
         if reason is not None:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from ritz._compile import compile
 from ritz.family._base import in_units
 from ritz.solver._base import AbstractSolver
-from ritz.solver._gradient_step import gradient_step
+from ritz.solver._gradient_step import gradient_step, revised
 from ritz.solver._history import History
 from ritz.solver._stopping import NATS, next_look, trend, worth
 
@@ -80,6 +80,7 @@ class StagedAdam(AbstractSolver):
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     guarantees: ClassVar[str] = "a stationary point of the loss, up to what its noise hides"
+    revises: ClassVar[bool] = True
     steps: ClassVar[int] = 50_000
     transformation: Any = eqx.field(static=True)
     lr: Float[Array, ""]
@@ -98,8 +99,9 @@ class StagedAdam(AbstractSolver):
     def step(
         self, problem: Any, state: StagedAdamState, key: Key[Array, ""], batch: Any = None
     ) -> tuple[StagedAdamState, dict[str, Array]]:
-        grad, info = problem.grad(state.params, key, batch)
-        given = (self.transformation, grad, state.opt, state.params)
+        params = revised(problem, state.params, key, batch)
+        grad, info = problem.grad(params, key, batch)
+        given = (self.transformation, grad, state.opt, params)
         params, opt = gradient_step(*given, factor=-state.rate)
         made = state.made + 1
         share = jnp.minimum(1.0, _POWER / made)
