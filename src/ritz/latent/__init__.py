@@ -1,5 +1,6 @@
 """Latent-variable models of rows of data: variational autoencoders and their parts."""
 
+from ritz.latent._balanced import Balanced, balanced
 from ritz.latent._binary import Bernoulli, ContinuousBernoulli, bernoulli, continuous_bernoulli
 from ritz.latent._bound import AbstractRowLoss, LatentELBO, LatentIWAE, elbo, importance
 from ritz.latent._codebook import Codebook, codebook
@@ -12,8 +13,14 @@ from ritz.latent._counts import (
     poisson,
 )
 from ritz.latent._diagnosis import LatentDiagnosis
+from ritz.latent._divergence_target import (
+    TargetDivergence,
+    gaussian_quantised,
+    target_divergence,
+)
 from ritz.latent._encoder import AbstractPosterior, Encoder, diagonal, point
 from ritz.latent._gaussian import Gaussian, gaussian
+from ritz.latent._hierarchy import Levels, hierarchical, levels
 from ritz.latent._levels import Categorical, DiscretisedLogistic, categorical, discretised_logistic
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.latent._model import LatentModel, latent_model
@@ -32,6 +39,7 @@ __all__ = [
     "AbstractLikelihood",
     "AbstractPosterior",
     "AbstractRowLoss",
+    "Balanced",
     "Bernoulli",
     "Categorical",
     "Codebook",
@@ -43,10 +51,13 @@ __all__ = [
     "LatentELBO",
     "LatentIWAE",
     "LatentModel",
+    "Levels",
     "Multinomial",
     "NegativeBinomial",
     "Poisson",
+    "TargetDivergence",
     "VectorQuantised",
+    "balanced",
     "bernoulli",
     "categorical",
     "codebook",
@@ -56,8 +67,11 @@ __all__ = [
     "discretised_logistic",
     "elbo",
     "gaussian",
+    "gaussian_quantised",
+    "hierarchical",
     "importance",
     "latent_model",
+    "levels",
     "mlp",
     "multinomial",
     "negative_binomial",
@@ -67,5 +81,6 @@ __all__ = [
     "residual",
     "rotated",
     "straight_through",
+    "target_divergence",
     "vector_quantised",
 ]

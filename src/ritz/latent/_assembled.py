@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import paramax
 
-from ritz._errors import RitzError
+from ritz._errors import RitzError, whole_number
 from ritz.data import Table
 from ritz.family import AbstractFamily, MeanField
-from ritz.latent._encoder import AbstractPosterior, Encoder, diagonal, point
+from ritz.latent._encoder import AbstractPosterior, Encoder, Given, diagonal, point
 from ritz.latent._gaussian import gaussian
+from ritz.latent._hierarchy import hierarchical, levels
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import built, mlp
@@ -21,22 +22,22 @@ _ASIDE = 10_000  # rows kept aside, at most: each look at them is one batch
 
 
 def assembled(
-    rows: np.ndarray,
-    latent: int,
+    rows: dict[str, np.ndarray],
+    latent: int | tuple[int, ...],
     likelihood: AbstractLikelihood,
     networks: tuple[Any, Any],
-    posterior: AbstractPosterior,
+    posterior: Any,
     prior: Any,
     seed: int,
 ) -> tuple[LatentModel, Encoder]:
     """A model and an encoder at their start.
 
     Args:
-        rows: to train on.
-        latent: d.
+        rows: to train on, "x" and, of a conditional model, "given".
+        latent: d, or the widths of a hierarchy's levels.
         likelihood: of a row.
         networks: encoder and decoder: builders, Equinox modules, or None.
-        posterior: from the encoder's numbers to a law.
+        posterior: from the encoder's numbers to a law, or a builder of that.
         prior: a family over (d,), a builder of one, or None for the standard normal.
         seed: of the networks' weights.
 
@@ -44,26 +45,40 @@ def assembled(
         RitzError: for parts whose shapes do not fit.
     """
     one, two = jax.random.split(jax.random.key(seed))
-    three = jax.random.fold_in(one, 1)
-    shape = rows.shape[1:]
-    shift, scale = likelihood.standard(rows)
-    likelihood = likelihood.for_data(rows)
-    encoder, decoder = (mlp(256, 256) if n is None else n for n in networks)
-    down = built("encoder", encoder, shape, (posterior.numbers(latent),), one)
-    up = built("decoder", decoder, (latent,), likelihood.outputs(shape), two)
+    three, four = jax.random.split(jax.random.fold_in(one, 1))
+    x, shape = rows["x"], rows["x"].shape[1:]
     fixed = lambda v: paramax.NonTrainable(jnp.asarray(v, float))
+    shift, scale = likelihood.standard(x)
+    likelihood = likelihood.for_data(x)
+    widths = latent if isinstance(latent, tuple) else (latent,)
+    total, low = sum(widths), widths[0]  # dimensions in all, and those that the decoder sees
+    given, inputs = None, shape
+    if "given" in rows:
+        values = rows["given"]
+        spread = values.std(axis=0)
+        given = Given(fixed(values.mean(axis=0)), fixed(np.where(spread > 0, spread, 1.0)))
+        inputs, low = (x[0].size + values[0].size,), low + values[0].size
+    if not isinstance(posterior, AbstractPosterior):
+        posterior = posterior(latent, four)
+    encoder, decoder = (mlp(256, 256) if n is None else n for n in networks)
+    down = built("encoder", encoder, inputs, (posterior.numbers(total),), one)
+    up = built("decoder", decoder, (low,), likelihood.outputs(shape), two)
     if prior is None:
-        prior = paramax.non_trainable(MeanField(jnp.zeros(latent), jnp.zeros(latent)))
-    elif callable(prior):
+        prior = levels() if isinstance(latent, tuple) else _normal(total)
+    if callable(prior) and not isinstance(prior, AbstractFamily):
         prior = prior(latent, three)
     width = paramax.unwrap(prior).dim if isinstance(prior, AbstractFamily) else None
-    if width != latent:
+    if width != total:
         what = type(prior).__name__ if width is None else f"one of {width} dimensions"
-        raise RitzError(f"prior arrived as {what}, expected a family of {latent} dimensions")
-    some = np.random.default_rng(seed).permutation(len(rows))[:_SEEN]
-    seen = {"x": jnp.asarray(rows[np.sort(some)])}
-    q = Encoder(down, posterior, fixed(shift), fixed(scale), latent)
-    return latent_model(up, likelihood, prior, seen), q
+        raise RitzError(f"prior arrived as {what}, expected a family of {total} dimensions")
+    some = np.sort(np.random.default_rng(seed).permutation(len(x))[:_SEEN])
+    seen = {name: jnp.asarray(v[some]) for name, v in rows.items()}
+    q = Encoder(down, posterior, fixed(shift), fixed(scale), total, given)
+    return latent_model(up, likelihood, prior, seen, given), q
+
+
+def _normal(d: int) -> Any:
+    return paramax.non_trainable(MeanField(jnp.zeros(d), jnp.zeros(d)))
 
 
 def likelihood_of(given: Any) -> AbstractLikelihood:
@@ -82,29 +97,48 @@ def likelihood_of(given: Any) -> AbstractLikelihood:
     return given
 
 
-def posterior_of(given: Any, objective: Any) -> AbstractPosterior:
-    """The posterior that was asked for, or the one that an objective is for.
+def latent_of(given: Any) -> int | tuple[int, ...]:
+    """How many latent dimensions, or the widths of a hierarchy's levels.
+
+    Raises:
+        RitzError: for something else.
+    """
+    if not isinstance(given, list | tuple):
+        whole_number("latent", given, 1)
+        return int(given)
+    if len(given) < 2:
+        raise RitzError(f"latent={given!r} arrived, expected a number, or two widths or more")
+    for width in given:
+        whole_number("latent", width, 1)
+    return tuple(map(int, given))
+
+
+def posterior_of(given: Any, objective: Any, latent: int | tuple[int, ...]) -> Any:
+    """The posterior that was asked for, or the one that an objective and its latents are for.
 
     Raises:
         RitzError: for something else, or one without a density where the objective needs it.
     """
-    found = diagonal() if given is None else given
-    if given is None and not objective.density:
-        found = point()
-    if not isinstance(found, AbstractPosterior):
+    if given is None and isinstance(latent, tuple):
+        return hierarchical()
+    if given is None:
+        return diagonal() if objective.density else point()
+    known = isinstance(given, AbstractPosterior)
+    if isinstance(given, type) or not callable(given) or (isinstance(latent, tuple) and known):
+        what = "hierarchical()" if isinstance(latent, tuple) else "diagonal() or point()"
         raise RitzError(
-            f"posterior arrived as {type(found).__name__}, expected one of ritz.latent such as "
-            "diagonal() or point()"
+            f"posterior arrived as {type(given).__name__}, expected one of ritz.latent such as "
+            f"{what}"
         )
-    if objective.density and not found.density:
+    if known and objective.density and not given.density:
         raise RitzError(
             f"{type(objective).__name__} needs a posterior with a density, which "
-            f"{type(found).__name__} has not; use diagonal(), or an objective for points"
+            f"{type(given).__name__} has not; use diagonal(), or an objective for points"
         )
-    return found
+    return given
 
 
-def split(rows: np.ndarray, share: Any, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(rows: dict[str, np.ndarray], share: Any, seed: int) -> tuple[dict, dict]:
     """Rows to train on, and a share of them that is kept aside.
 
     Raises:
@@ -112,9 +146,10 @@ def split(rows: np.ndarray, share: Any, seed: int) -> tuple[np.ndarray, np.ndarr
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise RitzError(f"validation={share!r} arrived, expected a share from 0 to below 1")
-    order = np.random.default_rng(seed).permutation(len(rows))
-    kept = min(int(share * len(rows)), _ASIDE)
-    return rows[np.sort(order[kept:])], rows[np.sort(order[:kept])]
+    order = np.random.default_rng(seed).permutation(len(rows["x"]))
+    kept = min(int(share * len(order)), _ASIDE)
+    some = lambda which: {name: v[np.sort(which)] for name, v in rows.items()}
+    return some(order[kept:]), some(order[:kept])
 
 
 def rows_of(x: Any) -> np.ndarray:
@@ -144,3 +179,20 @@ def rows_of(x: Any) -> np.ndarray:
             "in, or leave those rows out"
         )
     return values.astype(jax.dtypes.canonicalize_dtype(float))
+
+
+def named(x: Any, given: Any) -> dict[str, np.ndarray]:
+    """Rows by name: "x" and, where there is any, what each is "given".
+
+    Raises:
+        RitzError: for what `rows_of` refuses, and numbers of rows that differ.
+    """
+    rows = {"x": rows_of(x)}
+    if given is None:
+        return rows
+    values = rows_of(given)
+    if len(values) != len(rows["x"]):
+        raise RitzError(
+            f"given holds {len(values)} rows, but there are {len(rows['x'])}; pass one for each"
+        )
+    return rows | {"given": values}

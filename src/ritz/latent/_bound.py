@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
 from ritz.family import AbstractFamily, MeanField
+from ritz.latent._hierarchy import Levels
 from ritz.objective import AbstractDirect
 
 
@@ -23,6 +24,13 @@ class AbstractRowLoss(AbstractDirect):
 
     density: ClassVar[bool] = True
 
+    def suits(self, target: Any) -> None:
+        """Refuse a model that it cannot train.
+
+        Raises:
+            RitzError: saying what it needs.
+        """
+
     @property
     def trains_target(self) -> bool:
         return True
@@ -34,7 +42,7 @@ class LatentELBO(AbstractRowLoss):
     Attributes:
         draws: of z, a row.
         analytic: whether the divergence is taken in closed form where there is one.
-        beta: what the divergence is multiplied by.
+        beta: what the divergence is multiplied by, or that of each level of a hierarchy.
         warmup: over how many steps beta rises from zero.
         free: nats of each latent dimension that cost nothing.
         step: where the run is.
@@ -47,6 +55,14 @@ class LatentELBO(AbstractRowLoss):
     free: float = eqx.field(static=True)
     step: Any = None
 
+    def suits(self, target: Any) -> None:
+        many = len(target.prior.widths) if isinstance(target.prior, Levels) else 1
+        if self.beta.ndim and len(self.beta) != many:
+            raise RitzError(
+                f"elbo: {len(self.beta)} numbers beta arrived for {many} level"
+                f"{'s' * (many > 1)}; use one, or one for each level"
+            )
+
     @property
     def changes(self) -> bool:
         return self.warmup > 0
@@ -56,26 +72,32 @@ class LatentELBO(AbstractRowLoss):
             return self
         return dataclasses.replace(self, step=step)
 
+    def drawn(self, post: Any, key: Key[Array, ""]) -> tuple[Array, Array]:
+        """Draws of a row's latents, and their log densities."""
+        return jax.vmap(post.sample_and_log_prob)(jax.random.split(key, self.draws))
+
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
         prior = paramax.unwrap(target.prior)
 
         def one(row: Any, key: Array) -> tuple[Array, Array]:
             post = q.condition(row)
-            z, log_q = jax.vmap(post.sample_and_log_prob)(jax.random.split(key, self.draws))
+            z, log_q = self.drawn(post, key)
             fits = jax.vmap(lambda z: target.log_likelihood(z, row))(z).mean()
             each = divergences(post, prior) if self.analytic else None
-            if each is None:
+            if isinstance(prior, Levels) and isinstance(post, Levels):
+                each = jax.vmap(lambda z: post.by_level(z) - prior.by_level(z))(z).mean(axis=0)
+            elif each is None:
                 each = (log_q - jax.vmap(prior.log_prob)(z)).mean()[None]
             return fits, each
 
         keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
         fits, each = (v.mean(axis=0) for v in jax.vmap(one)(batch, keys))
         kl = each.sum()
-        paid = jnp.maximum(each, self.free).sum() if self.free else kl
+        paid = jnp.maximum(each, self.free) if self.free else each
         beta = self.beta
         if self.step is not None:
             beta = beta * jnp.minimum(1.0, (self.step + 1) / self.warmup)
-        return beta * paid - fits, {"elbo": fits - kl, "reconstruction": fits, "kl": kl}
+        return (beta * paid).sum() - fits, {"elbo": fits - kl, "reconstruction": fits, "kl": kl}
 
 
 class LatentIWAE(AbstractRowLoss):
@@ -140,8 +162,9 @@ def elbo(
     Args:
         draws: of z, a row.
         analytic: take the divergence in closed form where there is one.
-        beta: its weight; above 1 for latents that are independent at the cost of the bound
-            (Higgins et al. 2017), which then is a bound no more.
+        beta: its weight, or one for each level of a hierarchy, from the data up; above 1 for
+            latents that are independent at the cost of the bound (Higgins et al. 2017), which then
+            is a bound no more.
         warmup: steps over which beta rises from zero (Bowman et al. 2016).
         free: nats of each dimension, mean over the batch, that cost nothing (Kingma et al. 2016,
             section C.8).
@@ -154,10 +177,12 @@ def elbo(
     """
     whole_number("draws", draws, 1)
     whole_number("warmup", warmup, 0)
-    for name, value in (("beta", beta), ("free", free)):
+    values = beta if isinstance(beta, list | tuple) else [beta]
+    for name, value in [("free", free), *(("beta", v) for v in values)]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
             raise RitzError(f"elbo: {name}={value!r} arrived, expected a number of at least 0")
-    return LatentELBO(draws, bool(analytic), jnp.asarray(float(beta)), int(warmup), float(free))
+    weight = jnp.asarray(beta, float)
+    return LatentELBO(draws, bool(analytic), weight, int(warmup), float(free))
 
 
 def importance(draws: Any = 50) -> LatentIWAE:

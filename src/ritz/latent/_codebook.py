@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Int, Key
 from ritz._errors import RitzError, whole_number
 from ritz.family import AbstractFamily
 
+# Of codes at first: about the size of what an encoder gives at first, so that many are near.
+_FIRST = 0.1
+
 
 class Codebook(AbstractFamily):
     """See `codebook`.
@@ -97,7 +100,7 @@ def codebook(codes: Any, width: Any) -> Any:
                 f"codebook: codes of {width} numbers do not make up {latent} latent dimensions; "
                 "use a multiple"
             )
-        start = jax.random.normal(key, (codes, width))
+        start = _FIRST * jax.random.normal(key, (codes, width))
         return Codebook(start, jnp.ones(codes), start, None, latent // width)
 
     return build

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from ritz._draws import at_rows
 from ritz.latent._bound import divergences, log_weights
 from ritz.latent._codebook import Codebook
+from ritz.latent._hierarchy import Levels
 from ritz.latent._quantised import perplexity
 
 # A unit is active where its mean varies by so much from row to row (Burda et al. 2016, sec. 5.2).
@@ -34,6 +35,7 @@ class LatentDiagnosis:
         elbo: mean over rows, in nats; NaN where encodings are points, which have no divergence.
         reconstruction: the mean of log p(x | z).
         doubts: what speaks against the latents, a line each.
+        widths: of a hierarchy's levels; `kl` is by level then.
         codes: of a codebook the perplexity of its codes over the rows, and how many there are.
     """
 
@@ -43,6 +45,7 @@ class LatentDiagnosis:
     reconstruction: float
     doubts: tuple[str, ...]
     codes: tuple[float, int] | None = None
+    widths: tuple[int, ...] = ()
 
     @property
     def active(self) -> np.ndarray:
@@ -59,7 +62,9 @@ class LatentDiagnosis:
         ]
         if self.codes:
             lines.append(f"codes are used as {self.codes[0]:.1f} of {self.codes[1]} alike would be")
-        if len(self.kl) == many:
+        if self.widths:
+            lines += [f"  level {i + 1}  {v:7.3f} nats" for i, v in enumerate(self.kl)]
+        elif len(self.kl) == many:
             for i in np.argsort(-self.kl)[:20]:
                 mark = "" if self.active[i] else "  not active"
                 lines.append(f"  z[{i}]  {self.kl[i]:7.3f} nats{mark}")
@@ -89,7 +94,11 @@ def diagnosis(q: Any, target: Any, rows: Any, key: Any) -> LatentDiagnosis:
         fits = lambda key: target.log_likelihood(post.sample(key), row)
         fit = jax.vmap(fits)(keys).mean()
         kl = divergences(post, target.prior) if q.posterior.density else jnp.full(1, jnp.nan)
-        if kl is None:
+        if isinstance(target.prior, Levels) and isinstance(post, Levels):
+            z = jax.vmap(post.sample)(keys)
+            gap = lambda z: post.by_level(z) - target.prior.by_level(z)
+            kl = jax.vmap(gap)(z).mean(axis=0)
+        elif kl is None:
             kl = (fit - log_weights(q, target, row, keys).mean())[None]
         return {"mean": centre(post, keys), "kl": kl, "fit": fit}
 
@@ -103,7 +112,8 @@ def diagnosis(q: Any, target: Any, rows: Any, key: Any) -> LatentDiagnosis:
         many = len(target.prior.codes)
         shares = np.bincount(out["codes"].ravel(), minlength=many) / out["codes"].size
         codes = (float(perplexity(jnp.asarray(shares))), many)
-    found = LatentDiagnosis(kl, out["mean"].var(axis=0), bound, fit, (), codes)
+    widths = target.prior.widths if isinstance(target.prior, Levels) else ()
+    found = LatentDiagnosis(kl, out["mean"].var(axis=0), bound, fit, (), codes, widths)
     return dataclasses.replace(found, doubts=tuple(_lines(found)))
 
 
@@ -135,6 +145,12 @@ def _lines(found: LatentDiagnosis) -> list[str]:
             f"the latents have collapsed: {held}{units}, so that the decoder does without them; "
             "use elbo(warmup=...) or elbo(free=...), a weaker decoder, or a smaller likelihood sd"
         ]
+    for i, level in enumerate(found.kl if found.widths else ()):
+        if level < NOTHING:
+            return [
+                f"level {i + 1} of the hierarchy has collapsed: it holds {level:.2g} nats a row; "
+                "use fewer levels, elbo(warmup=...), or hierarchical(sd=1.0)"
+            ]
     if found.codes and found.codes[0] < FEW * found.codes[1]:
         return [
             f"{found.codes[0]:.1f} of {found.codes[1]} codes are in use; use "

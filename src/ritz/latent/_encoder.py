@@ -13,6 +13,26 @@ from ritz.family import AbstractAmortised, AbstractFamily, MeanField
 _WIDEST = 8.0
 
 
+def bounded(log_scale: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Log sds that cannot overflow."""
+    return _WIDEST * jnp.tanh(log_scale / _WIDEST)
+
+
+class Given(eqx.Module):
+    """What a conditional model's rows are given, in units of their own.
+
+    Attributes:
+        shift: of the training rows.
+        scale: of these.
+    """
+
+    shift: Any
+    scale: Any
+
+    def __call__(self, value: Float[Array, "..."]) -> Float[Array, " g"]:
+        return ((value - self.shift) / self.scale).reshape(-1)
+
+
 class AbstractPosterior(eqx.Module):
     """From the numbers that a network gives for a row to the law of its latents.
 
@@ -39,7 +59,7 @@ class Diagonal(AbstractPosterior):
 
     def __call__(self, numbers: Float[Array, " n"]) -> MeanField:
         loc, log_scale = jnp.split(numbers, 2)
-        return MeanField(loc, _WIDEST * jnp.tanh(log_scale / _WIDEST))
+        return MeanField(loc, bounded(log_scale))
 
 
 class Point(AbstractFamily):
@@ -83,6 +103,7 @@ class Encoder(AbstractAmortised):
         shift: of rows.
         scale: of rows.
         latent: d.
+        given: makes what a row is given an input of the network; None where nothing is.
     """
 
     network: Any
@@ -90,6 +111,7 @@ class Encoder(AbstractAmortised):
     shift: Any
     scale: Any
     latent: int = eqx.field(static=True)
+    given: Given | None = None
 
     @property
     def dim(self) -> int:
@@ -100,7 +122,10 @@ class Encoder(AbstractAmortised):
         return (x - self.shift) / self.scale
 
     def condition(self, data: Any) -> AbstractFamily:
-        return self.posterior(self.network(self.standard(data["x"])))
+        x = self.standard(data["x"])
+        if self.given is not None:
+            x = jnp.concatenate([x.reshape(-1), self.given(data["given"])])
+        return self.posterior(self.network(x))
 
 
 def diagonal() -> Diagonal:

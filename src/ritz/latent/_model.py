@@ -9,6 +9,8 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
 from ritz.family import AbstractFamily
+from ritz.latent._encoder import Given
+from ritz.latent._hierarchy import Levels
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.target import AbstractTarget, Quantity, Site
 
@@ -26,6 +28,7 @@ class LatentModel(AbstractTarget):
         likelihood: of a row, given that.
         prior: a family with `sample` and `log_prob`, over z.
         seen: some of the rows, at which a fit is looked at.
+        given: makes what a row is given an input of the decoder; None where nothing is.
     """
 
     trainable: ClassVar[tuple[str, ...]] = ("decoder", "likelihood", "prior")
@@ -37,6 +40,7 @@ class LatentModel(AbstractTarget):
     likelihood: AbstractLikelihood
     prior: AbstractFamily
     seen: Any
+    given: Given | None = None
 
     @property
     def has_full_density(self) -> bool:
@@ -44,7 +48,15 @@ class LatentModel(AbstractTarget):
 
     def log_likelihood(self, z: Float[Array, " d"], row: Any) -> Float[Array, ""]:
         r""":math:`\log p(x \mid z)` of a row."""
-        return paramax.unwrap(self.likelihood).log_prob(self.decoder(z), row["x"])
+        return paramax.unwrap(self.likelihood).log_prob(self.decode(z, row), row["x"])
+
+    def decode(self, z: Float[Array, " d"], row: Any = None) -> Float[Array, "..."]:
+        """The decoder's output, given what a row is given."""
+        if isinstance(self.prior, Levels):
+            z = self.prior.parts(z)[0]
+        if self.given is not None:
+            z = jnp.concatenate([z, paramax.unwrap(self.given)(row["given"])])
+        return self.decoder(z)
 
     def terms(
         self, x: Float[Array, " d"], key: Key[Array, ""] | None = None, batch: Any = None
@@ -97,7 +109,11 @@ class LatentModel(AbstractTarget):
 
 
 def latent_model(
-    decoder: Any, likelihood: AbstractLikelihood, prior: AbstractFamily, seen: Any
+    decoder: Any,
+    likelihood: AbstractLikelihood,
+    prior: AbstractFamily,
+    seen: Any,
+    given: Given | None = None,
 ) -> LatentModel:
     """A model of rows from its parts.
 
@@ -106,8 +122,11 @@ def latent_model(
         likelihood: of a row.
         prior: over (d,).
         seen: rows by name ("x" among them), some thousand at most.
+        given: what makes the rows' "given" an input of the decoder, where they have it.
     """
     d, shape = paramax.unwrap(prior).dim, jnp.shape(seen["x"])[1:]
     axes = tuple(f"x_dim_{i}" for i in range(len(shape)))
     site = Site("z", (d,), (d,), 0, "real", ("real",), ("z_dim_0",))
-    return LatentModel((site,), (Quantity("x", shape, axes),), (), decoder, likelihood, prior, seen)
+    return LatentModel(
+        (site,), (Quantity("x", shape, axes),), (), decoder, likelihood, prior, seen, given
+    )

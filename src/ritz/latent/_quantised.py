@@ -1,6 +1,7 @@
 """Vector quantisation: each piece of a row's encoding becomes the nearest code of a book."""
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError, suggest
+from ritz._errors import RitzError
 from ritz.latent._bound import AbstractRowLoss
 from ritz.latent._codebook import Codebook
 
@@ -51,9 +52,6 @@ def rotated(e: Float[Array, "n c"], q: Float[Array, "n c"]) -> Float[Array, "n c
     return length(q) / length(fixed) * turned
 
 
-_GRADIENTS = {"straight_through": straight_through, "rotation": rotated}
-
-
 class VectorQuantised(AbstractRowLoss):
     """See `vector_quantised`.
 
@@ -61,14 +59,21 @@ class VectorQuantised(AbstractRowLoss):
         commitment: weight of the encodings' distance from their codes.
         decay: of the running means that codes are; None where codes follow gradients.
         restart: codes used less often than this share of an even use are moved.
-        gradient: which one passes the choice of a code.
+        gradient: passes the choice of a code.
     """
 
     density: ClassVar[bool] = False
     commitment: float = eqx.field(static=True)
     decay: float | None = eqx.field(static=True)
     restart: float = eqx.field(static=True)
-    gradient: Literal["straight_through", "rotation"] = eqx.field(static=True)
+    gradient: Callable[[Array, Array], Array] = eqx.field(static=True)
+
+    def suits(self, target: Any) -> None:
+        if not isinstance(target.prior, Codebook):
+            raise RitzError(
+                f"vector_quantised needs codes, but the prior is a {type(target.prior).__name__}; "
+                "use prior=codebook(codes, width)"
+            )
 
     def revise(
         self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None
@@ -83,7 +88,8 @@ class VectorQuantised(AbstractRowLoss):
         chosen = jax.nn.one_hot(
             jax.vmap(book.nearest)(z).reshape(-1), len(book.codes), dtype=z.dtype
         )
-        mix = lambda old, new: self.decay * old + (1.0 - self.decay) * new
+        decay = self.decay
+        mix = lambda old, new: decay * old + (1.0 - decay) * new
         counts = mix(book.counts, chosen.sum(axis=0))
         sums = mix(book.sums, chosen.T @ pieces)
         if self.restart:
@@ -98,7 +104,7 @@ class VectorQuantised(AbstractRowLoss):
         return q, eqx.tree_at(where, target, (sums / smooth[:, None], counts, sums))
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
-        book, through = target.prior, _GRADIENTS[self.gradient]
+        book = target.prior
         keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
         z = jax.vmap(lambda row, key: q.condition(row).sample(key))(batch, keys)
         chosen = jax.vmap(book.nearest)(z)
@@ -108,7 +114,7 @@ class VectorQuantised(AbstractRowLoss):
             codes = jax.lax.stop_gradient(codes)
 
         def one(row: Any, e: Array, codes: Array) -> Array:
-            return target.log_likelihood(through(e, codes).reshape(-1), row)
+            return target.log_likelihood(self.gradient(e, codes).reshape(-1), row)
 
         fits = jax.vmap(one)(batch, e, codes).mean()
         away = lambda a, b: ((a - b) ** 2).sum(axis=(1, 2)).mean()
@@ -133,7 +139,7 @@ def vector_quantised(
     *,
     decay: Any = 0.99,
     restart: Any = 0.0,
-    gradient: Any = "straight_through",
+    gradient: Any = straight_through,
 ) -> VectorQuantised:
     r"""The loss of an autoencoder whose latents are codes of a book, in nats a row.
 
@@ -150,12 +156,13 @@ def vector_quantised(
         decay: of the running means, from 0 to below 1; None for codes that follow gradients.
         restart: codes in use less often than this share of an even use are moved to encodings of
             the batch; 0 for never (Dhariwal et al. 2020, "Jukebox", section 3.1). Needs a decay.
-        gradient: of the choice: "straight_through", or "rotation" (see `rotated`).
+        gradient: of the choice: `straight_through`, `rotated`, or another function of encodings
+            and codes, (n, c) each, that gives the codes.
 
     Raises:
-        RitzError: for a number that is out of range or another word.
+        RitzError: for a number that is out of range, or no function.
 
-    >>> vector_quantised(gradient="rotation").revises
+    >>> vector_quantised(gradient=rotated).revises
     True
     """
     number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
@@ -171,9 +178,11 @@ def vector_quantised(
         )
     if decay is None and restart:
         raise RitzError("vector_quantised: restart needs a decay; codes that follow gradients stay")
-    if gradient not in _GRADIENTS:
+    if not callable(gradient):
         raise RitzError(
-            f"vector_quantised: no gradient {gradient!r}; {suggest(str(gradient), _GRADIENTS)}"
+            f"vector_quantised: gradient={gradient!r} arrived, expected a function such as "
+            "ritz.latent.rotated"
         )
     decay = None if decay is None else float(decay)
-    return VectorQuantised(float(commitment), decay, float(restart), gradient)
+    passes: Any = gradient
+    return VectorQuantised(float(commitment), decay, float(restart), passes)

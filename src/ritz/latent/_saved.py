@@ -47,28 +47,32 @@ def write(fit: Fit, path: Any) -> Path:
     return file
 
 
-def read(path: Any, latent: int, parts: Any) -> Fit:
+def read(path: Any, latent: int | tuple[int, ...], parts: Any) -> Fit:
     """A fit from a file.
 
     Args:
         path: the file.
-        latent: how many latent dimensions there should be.
+        latent: how many latent dimensions there should be, or those of each level.
         parts: from rows to a model and an encoder with the parts that those of the file have.
 
     Raises:
         RitzError: where there is none, it is damaged, or its parts differ.
     """
-    file = _file(path)
+    file, total = _file(path), sum(latent) if isinstance(latent, tuple) else latent
     try:
         meta, arrays = read_packed(file, FORMAT)
     except OSError as error:
         raise RitzError(f"cannot read {file}: {error.strerror or error}") from error
-    if meta.get("what") != "VAE" or meta.get("latent") != latent:
+    if meta.get("what") != "VAE" or meta.get("latent") != total:
         raise RitzError(
-            f"{file} holds {meta.get('latent')!r:.20} latent dimensions, this VAE has {latent}"
+            f"{file} holds {meta.get('latent')!r:.20} latent dimensions, this VAE has {total}"
         )
     try:
-        rows, key = arrays.pop("seen x"), jax.random.wrap_key_data(jnp.asarray(arrays.pop("key")))
+        seen = {n: arrays[f"seen {n}"] for n in ("x", "given") if f"seen {n}" in arrays}
+        rows, key = (
+            {"x": arrays["seen x"]} | seen,
+            jax.random.wrap_key_data(jnp.asarray(arrays.pop("key"))),
+        )
         stop, message = str(meta["stop_reason"]), str(meta["message"])
         info = {"steps": int(meta["steps"]), "versions": dict(meta["versions"])}
         arrays = {name: v for name, v in arrays.items() if not name.startswith("seen ")}

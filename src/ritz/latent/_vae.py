@@ -8,11 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import paramax
 
-from ritz._draws import at_keys, at_rows
+from ritz._draws import at_rows
 from ritz._errors import RitzError, whole_number
 from ritz.data import batches
 from ritz.fit import fit as fit_
-from ritz.latent._assembled import assembled, likelihood_of, posterior_of, rows_of, split
+from ritz.latent._assembled import (
+    assembled,
+    latent_of,
+    likelihood_of,
+    named,
+    posterior_of,
+    rows_of,
+    split,
+)
 from ritz.latent._bound import AbstractRowLoss, elbo, log_weights
 from ritz.latent._codebook import Codebook
 from ritz.latent._diagnosis import LatentDiagnosis, centre, diagnosis
@@ -32,7 +40,8 @@ class VAE:
     with the verdict on its latents.
 
     Args:
-        latent: how many latent dimensions.
+        latent: how many latent dimensions; of a hierarchy the widths of its levels, from the one
+            next to the data up, such as (16, 4).
         likelihood: of a row; `gaussian()` by default, each column with its own unit and sd.
         encoder: a builder such as `mlp(400)`, or an Equinox module from a standardised row to
             the posterior's numbers; of `diagonal()` (2 * latent,): means, and log sds.
@@ -112,12 +121,13 @@ class VAE:
 
     # -- training ---------------------------------------------------------------------------
 
-    def fit(self, x: Any, y: Any = None) -> "VAE":
+    def fit(self, x: Any, y: Any = None, *, given: Any = None) -> "VAE":
         """Train on rows.
 
         Args:
             x: an array of shape (n, ...), a data frame, or a `ritz.data.Table`.
             y: not used.
+            given: of a conditional model, what each row is given, shape (n, ...).
 
         Returns:
             itself, with `fit_`.
@@ -125,29 +135,31 @@ class VAE:
         Raises:
             RitzError: for data, parts or numbers that do not fit, before training starts.
         """
-        whole_number("latent", self.latent, 1)
+        latent_of(self.latent)
         whole_number("epochs", self.epochs, 1)
         whole_number("seed", self.seed, 0)
-        rows = rows_of(x)
-        likelihood_of(self.likelihood).check(rows)
+        rows = named(x, given)
+        likelihood_of(self.likelihood).check(rows["x"])
         train, held = split(rows, self.validation, self.seed)
         whole_number("batch", self.batch, 1)
-        if self.batch > len(train):
+        many = len(train["x"])
+        if self.batch > many:
             raise RitzError(
-                f"batch={self.batch} arrived, but there are {len(train)} rows to train on; use a "
+                f"batch={self.batch} arrived, but there are {many} rows to train on; use a "
                 "smaller batch"
             )
         target, q = self._parts(train)
-        a_pass = len(train) // self.batch
+        self._objective().suits(target)
+        a_pass = many // self.batch
         steps = self.epochs * a_pass
         solver: Any = adam(self.lr, steps)
-        if len(held):
-            aside = {"x": jnp.asarray(held)}
+        if len(held["x"]):
+            aside = jax.tree.map(jnp.asarray, held)
             whole_number("patience", self.patience, 1)
             solver = early_stopping(solver, aside, every=a_pass, patience=self.patience)
         self.fit_ = fit_(
             target,
-            batches({"x": train}, self.batch, seed=self.seed),
+            batches(train, self.batch, seed=self.seed),
             family=q,
             objective=self._objective(),
             solver=solver,
@@ -155,7 +167,7 @@ class VAE:
             seed=self.seed,
             progress=self.progress,
         )
-        self.n_features_in_ = int(np.prod(rows.shape[1:]))
+        self.n_features_in_ = int(np.prod(rows["x"].shape[1:]))
         return self
 
     def _objective(self) -> AbstractRowLoss:
@@ -167,16 +179,16 @@ class VAE:
             )
         return found
 
-    def _parts(self, rows: np.ndarray) -> Any:
+    def _parts(self, rows: Any) -> Any:
         """The model and the encoder at their start."""
-        likelihood = likelihood_of(self.likelihood)
-        posterior = posterior_of(self.posterior, self._objective())
+        latent, likelihood = latent_of(self.latent), likelihood_of(self.likelihood)
+        posterior = posterior_of(self.posterior, self._objective(), latent)
         parts = (likelihood, (self.encoder, self.decoder), posterior, self.prior)
-        return assembled(rows, int(self.latent), *parts, self.seed)
+        return assembled(rows, latent, *parts, self.seed)
 
     # -- what was learned -------------------------------------------------------------------
 
-    def encode(self, x: Any) -> np.ndarray:
+    def encode(self, x: Any, *, given: Any = None) -> np.ndarray:
         """Posterior means of the latents of rows, shape (n, latent); codes, of a `codebook`."""
         keys = jax.random.split(jax.random.key(0), _DRAWS)
 
@@ -185,9 +197,9 @@ class VAE:
             z = centre(q.condition(row), keys)
             return prior.quantised(z) if isinstance(prior, Codebook) else z
 
-        return at_rows(one, (self._fitted.q, self._fitted.target.prior), self._rows(x), keys)
+        return at_rows(one, (self._fitted.q, self._fitted.target.prior), self._rows(x, given), keys)
 
-    def codes(self, x: Any) -> np.ndarray:
+    def codes(self, x: Any, *, given: Any = None) -> np.ndarray:
         """The numbers of the codes of rows, shape (n, places), where the prior is a `codebook`.
 
         Raises:
@@ -199,7 +211,7 @@ class VAE:
                 "this VAE has no codes; train one with prior=codebook(codes, width) and "
                 "objective=vector_quantised()"
             )
-        return at_rows(lambda book, z, _: book.nearest(z), book, self.encode(x), ())
+        return at_rows(lambda book, z, _: book.nearest(z), book, self.encode(x, given=given), ())
 
     transform = encode
 
@@ -207,34 +219,41 @@ class VAE:
         """Train on rows, and encode them."""
         return self.fit(x).encode(x)
 
-    def decode(self, z: Any) -> np.ndarray:
+    def decode(self, z: Any, *, given: Any = None) -> np.ndarray:
         """The mean of rows with these latents, shape (n, ...)."""
-        z = rows_of(z)
-        if z.shape[1:] != (self.latent,):
+        z, target = rows_of(z), self._fitted.target
+        if z.shape[1:] != (target.dim,):
             raise RitzError(
-                f"decode: latents of shape {z.shape} arrived, expected (n, {self.latent})"
+                f"decode: latents of shape {z.shape} arrived, expected (n, {target.dim})"
             )
 
-        def one(target: Any, z: Any, _: Any) -> Any:
-            return paramax.unwrap(target.likelihood).mean(target.decoder(z))
+        def one(target: Any, given: Any, _: Any) -> Any:
+            z, row = given
+            return paramax.unwrap(target.likelihood).mean(target.decode(z, row))
 
-        return at_rows(one, self._fitted.target, jnp.asarray(z), ())
+        return at_rows(one, target, (jnp.asarray(z), self._given(given, len(z))), ())
 
     inverse_transform = decode
 
-    def sample(self, n: Any = 1, seed: Any = 0) -> np.ndarray:
-        """Rows drawn from the model, shape (n, ...)."""
+    def sample(self, n: Any = 1, seed: Any = 0, *, given: Any = None) -> np.ndarray:
+        """Rows drawn from the model, shape (n, ...); of a conditional one, one for each given."""
         whole_number("n", n, 1)
         whole_number("seed", seed, 0)
+        if given is not None:
+            n = len(rows_of(given))
+        key = jax.random.key(seed)
 
-        def one(target: Any, key: Any, _: Any) -> Any:
-            first, second = jax.random.split(key)
+        def one(target: Any, given: Any, key: Any) -> Any:
+            i, row = given
+            first, second = jax.random.split(jax.random.fold_in(key, i))
             z = paramax.unwrap(target.prior).sample(first)
-            return paramax.unwrap(target.likelihood).sample(target.decoder(z), second)
+            return paramax.unwrap(target.likelihood).sample(target.decode(z, row), second)
 
-        return at_keys(one, self._fitted.target, n, jax.random.key(seed), ())
+        return at_rows(one, self._fitted.target, (np.arange(n), self._given(given, n)), key)
 
-    def log_likelihood(self, x: Any, draws: Any = 100, seed: Any = 0) -> np.ndarray:
+    def log_likelihood(
+        self, x: Any, draws: Any = 100, seed: Any = 0, *, given: Any = None
+    ) -> np.ndarray:
         r"""The importance-weighted bound of each row's log likelihood, in nats, shape (n,).
 
         .. math:: \log\frac1K\sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)},
@@ -246,12 +265,15 @@ class VAE:
             x: rows.
             draws: K.
             seed: of the draws.
+            given: of a conditional model, what each row is given.
         """
         whole_number("draws", draws, 1)
         whole_number("seed", seed, 0)
-        if not self._fitted.q.posterior.density:
+        fit = self._fitted
+        if isinstance(fit.target.prior, Codebook) or not fit.q.posterior.density:
             raise RitzError(
-                "this VAE encodes rows as points, so that it has no bound of their likelihood"
+                "this VAE encodes rows as points or codes, so that it has no importance-weighted "
+                "bound of their likelihood; diagnose(x) tells the bound of codes"
             )
 
         def one(parts: Any, given: Any, key: Any) -> Any:
@@ -261,17 +283,17 @@ class VAE:
             weights = log_weights(q, target, row, keys)
             return jax.nn.logsumexp(weights) - jnp.log(draws)
 
-        rows = self._rows(x)
-        given, key = (rows, np.arange(len(rows["x"]))), jax.random.key(seed)
-        return at_rows(one, (self._fitted.q, self._fitted.target), given, key)
+        rows = self._rows(x, given)
+        each, key = (rows, np.arange(len(rows["x"]))), jax.random.key(seed)
+        return at_rows(one, (self._fitted.q, self._fitted.target), each, key)
 
-    def score(self, x: Any, y: Any = None) -> float:
+    def score(self, x: Any, y: Any = None, *, given: Any = None) -> float:
         """The mean of `log_likelihood`."""
-        return float(self.log_likelihood(x).mean())
+        return float(self.log_likelihood(x, given=given).mean())
 
-    def diagnose(self, x: Any = None) -> LatentDiagnosis:
+    def diagnose(self, x: Any = None, *, given: Any = None) -> LatentDiagnosis:
         """What the latents hold, over these rows or some of those that it was trained on."""
-        rows = self._fitted.target.seen if x is None else self._rows(x)
+        rows = self._fitted.target.seen if x is None else self._rows(x, given)
         return diagnosis(self._fitted.q, self._fitted.target, rows, jax.random.key(0))
 
     def save(self, path: Any) -> Any:
@@ -290,7 +312,7 @@ class VAE:
         """
         from ritz.latent._saved import read
 
-        self.fit_ = read(path, self.latent, self._parts)
+        self.fit_ = read(path, latent_of(self.latent), self._parts)
         return self
 
     @property
@@ -299,11 +321,29 @@ class VAE:
             raise RitzError("this VAE has not been trained: call fit(x) first")
         return self.fit_
 
-    def _rows(self, x: Any) -> dict[str, Any]:
+    def _rows(self, x: Any, given: Any = None) -> dict[str, Any]:
         wanted, rows = self._fitted.target.observed[0].shape, rows_of(x)
         if rows.shape[1:] != wanted:
             raise RitzError(f"rows of shape {rows.shape[1:]} arrived, expected {wanted}")
-        return {"x": jnp.asarray(rows)}
+        return {"x": jnp.asarray(rows)} | self._given(given, len(rows))
+
+    def _given(self, given: Any, n: int) -> dict[str, Any]:
+        """What n rows are given, as the model takes it."""
+        seen = self._fitted.target.seen.get("given")
+        if seen is None and given is None:
+            return {}
+        if seen is None or given is None:
+            raise RitzError(
+                "this VAE was trained without given=, and takes none"
+                if seen is None
+                else "this VAE is conditional: pass given=, what each row is given"
+            )
+        values = rows_of(given)
+        if values.shape != (n, *seen.shape[1:]):
+            raise RitzError(
+                f"given of shape {values.shape} arrived, expected {(n, *seen.shape[1:])}"
+            )
+        return {"given": jnp.asarray(values)}
 
 
 def _names() -> list[str]:

@@ -1,0 +1,140 @@
+"""Autoencoders whose latents are codes of a book."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ritz
+from ritz import latent
+from ritz.latent import VAE, gaussian, mlp
+
+RNG = np.random.default_rng(0)
+
+
+def quantised(objective: Any, **kwargs: Any) -> VAE:
+    options = {"likelihood": gaussian(0.1), "encoder": mlp(32), "decoder": mlp(32)}
+    options |= {"epochs": 100, "batch": 50, "lr": 3e-3, "progress": False, "validation": 0.0}
+    options |= {"prior": latent.codebook(32, 2)}
+    return VAE(4, objective=objective, **{**options, **kwargs})
+
+
+def test_a_rotation_carries_an_encoding_onto_its_code_and_turns_its_gradient() -> None:
+    e, q = jax.random.normal(jax.random.key(0), (2, 5, 4))
+    np.testing.assert_allclose(latent.rotated(e, q), q, atol=1e-5)
+    np.testing.assert_allclose(latent.straight_through(e, q), q, atol=1e-6)
+    for one, two in zip(e, q, strict=True):
+        layer = lambda e, two=two: latent.rotated(e[None], two[None])[0]
+        slope = np.asarray(jax.jacobian(layer)(one), np.float64)
+        size = float(jnp.linalg.norm(two) / jnp.linalg.norm(one))
+        turn = slope / size
+        np.testing.assert_allclose(turn @ turn.T, np.eye(4), atol=1e-5)  # a rotation
+        assert np.linalg.det(turn) > 0
+        np.testing.assert_allclose(slope @ one, two, atol=1e-5)
+        other = jnp.linalg.svd(jnp.stack([one, two]))[2][2:]  # what is off their plane stays
+        np.testing.assert_allclose(turn @ other.T, other.T, atol=1e-5)
+        # The identity is what the usual layer has, and is no such rotation.
+        plain = jax.jacobian(lambda e, two=two: latent.straight_through(e[None], two[None])[0])
+        assert np.abs(np.asarray(plain(one)) @ one - two).max() > 0.1
+
+
+def test_an_encoding_of_zero_has_a_finite_rotation() -> None:
+    value, slope = jax.value_and_grad(lambda e: latent.rotated(e, jnp.ones((1, 2))).sum())(
+        jnp.zeros((1, 2))
+    )
+    assert np.isfinite(value)
+    assert np.isfinite(slope).all()
+
+
+def test_codes_follow_the_mean_of_what_is_nearest_to_them() -> None:
+    x = np.repeat([[0.0, 0.0], [4.0, 4.0], [-4.0, 4.0]], 20, axis=0)
+    x = x + 0.01 * RNG.normal(size=x.shape)
+
+    class Same(eqx.Module):
+        weight: Any
+
+        def __call__(self, v: Any) -> Any:
+            return v + 0.0 * self.weight
+
+    book = lambda latent_, key: latent.Codebook(
+        jnp.array([[0.0, -1.5], [1.0, 1.0], [-1.0, 1.0]]), jnp.ones(3), jnp.zeros((3, 2)), None, 1
+    )
+    vae = quantised(latent.vector_quantised(decay=0.0), prior=book, epochs=1, batch=60)
+    vae.latent, vae.encoder, vae.decoder = 2, Same(jnp.zeros(())), Same(jnp.zeros(()))
+    vae.fit(x)
+    standard = (x - x.mean(axis=0)) / x.std(axis=0)
+    exact = standard.reshape(3, 20, 2).mean(axis=1)
+    np.testing.assert_allclose(vae.fit_.target.prior.codes, exact, atol=1e-3)
+
+
+def test_a_book_with_a_code_for_each_row_gives_the_rows_back() -> None:
+    x = RNG.normal(size=(16, 3))
+    vae = quantised(
+        latent.vector_quantised(decay=0.9, restart=0.1),
+        prior=latent.codebook(16, 3),
+        encoder=mlp(),
+        decoder=mlp(),
+        batch=16,
+        epochs=1500,
+    )
+    vae.latent = 3
+    vae.fit(x)
+    assert len(np.unique(vae.codes(x))) == 16
+    np.testing.assert_allclose(vae.decode(vae.encode(x)), x, atol=0.05)
+    # With half as many codes it cannot.
+    vae.prior = latent.codebook(8, 3)
+    vae.fit(x)
+    assert np.abs(vae.decode(vae.encode(x)) - x).max() > 0.3
+
+
+def test_a_quantised_one_says_how_many_codes_are_in_use() -> None:
+    x = RNG.normal(size=(300, 2)) @ RNG.normal(size=(2, 6))
+    vae = quantised(latent.vector_quantised()).fit(x)
+    assert vae.fit_.status == "ok"
+    assert "codes are used as" in str(vae.diagnose(x))
+    found = vae.diagnose(x)
+    assert found.kl.sum() == pytest.approx(2 * np.log(32), rel=1e-5)
+    book = vae.fit_.target.prior
+    assert book.quantised(jnp.asarray(vae.encode(x)[0])) == pytest.approx(vae.encode(x)[0])
+    few = quantised(latent.vector_quantised(), prior=latent.codebook(32, 2), lr=1e-6, epochs=1)
+    few.prior = lambda n, key: latent.Codebook(
+        100.0 + jnp.arange(64.0).reshape(32, 2), jnp.ones(32), jnp.zeros((32, 2)), None, 2
+    )
+    few.objective = latent.vector_quantised(decay=None)
+    assert "codes are in use" in few.fit(x).fit_.reasons[-1]
+
+
+def test_a_prior_of_codes_without_a_bound_of_points_says_so() -> None:
+    x = RNG.normal(size=(100, 3))
+    vae = quantised(latent.vector_quantised(), epochs=2).fit(x)
+    with pytest.raises(ritz.RitzError, match="encodes rows as points or codes"):
+        vae.log_likelihood(x)
+    with pytest.raises(ritz.RitzError, match="has no codes"):
+        VAE(2, epochs=1, progress=False, batch=50).fit(x).codes(x)
+    with pytest.raises(ritz.RitzError, match="needs a posterior with a density"):
+        VAE(2, posterior=latent.point(), batch=50).fit(x)
+    with pytest.raises(ritz.RitzError, match="do not make up 3 latent"):
+        VAE(3, prior=latent.codebook(8, 2), objective=latent.vector_quantised(), batch=50).fit(x)
+    with pytest.raises(ritz.RitzError, match="commitment=-1"):
+        latent.vector_quantised(-1)
+    with pytest.raises(ritz.RitzError, match="restart needs a decay"):
+        latent.vector_quantised(decay=None, restart=0.1)
+
+
+def test_a_solver_that_leaves_parameters_to_gradients_alone_is_refused() -> None:
+    x = RNG.normal(size=(100, 3))
+    vae = quantised(latent.vector_quantised(), epochs=1).fit(x)
+    data = ritz.data.batches({"x": x}, 50)
+    with pytest.raises(ritz.RitzError, match="sets its own parameters"):
+        ritz.fit(
+            vae.fit_.target,
+            data,
+            family=vae.fit_.q,
+            objective=latent.vector_quantised(),
+            solver=ritz.solver.ivon(1e-3, ess=100.0),
+            steps=2,
+            progress=False,
+        )
