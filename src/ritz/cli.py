@@ -1,4 +1,4 @@
-"""The command line: fit, resume, summary, targets, families, solvers, doctor, papers.
+"""The command line: fit, fit-vae, resume, summary, targets, families, solvers, doctor, papers.
 
 Nothing heavy is imported until a command needs it.
 """
@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from ritz._command import Command, Debug, one_line
 from ritz._errors import RitzError, listed, suggest
+from ritz._fit_vae import fit_vae
 from ritz.papers._cli import app as papers
 
 EXIT_CODES = (
@@ -53,6 +54,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.add_typer(papers, name="papers")
+app.command("fit-vae", cls=Command, epilog=EXIT_CODES)(fit_vae)
 
 
 Target = Annotated[

@@ -12,6 +12,8 @@ from ritz.family import AbstractFamily
 
 # Of codes at first: about the size of what an encoder gives at first, so that many are near.
 _FIRST = 0.1
+# Codes of so few numbers can be so near to each other that a difference of squares cannot tell.
+_NARROW = 4
 
 
 class Codebook(AbstractFamily):
@@ -42,7 +44,11 @@ class Codebook(AbstractFamily):
 
     def nearest(self, z: Float[Array, " d"]) -> Int[Array, " n"]:
         """The numbers of the codes that are nearest to a vector's pieces."""
-        away = (self.codes**2).sum(axis=1) - 2.0 * self.parts(z) @ self.codes.T
+        parts = self.parts(z)
+        if parts.shape[1] <= _NARROW:
+            away = ((parts[:, None] - self.codes) ** 2).sum(axis=2)
+        else:
+            away = (self.codes**2).sum(axis=1) - 2.0 * parts @ self.codes.T
         return away.argmin(axis=1)
 
     def quantised(self, z: Float[Array, " d"]) -> Float[Array, " d"]:

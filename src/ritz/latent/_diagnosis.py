@@ -138,6 +138,11 @@ def _lines(found: LatentDiagnosis) -> list[str]:
     total = float(found.kl.sum())
     if not np.isfinite(found.elbo if len(found.kl) else found.reconstruction):
         return ["the bound is not finite on the rows that were looked at; use a smaller lr"]
+    if found.codes and found.codes[0] < FEW * found.codes[1]:
+        return [
+            f"{found.codes[0]:.1f} of {found.codes[1]} codes are in use; use "
+            "vector_quantised(restart=0.1), or fewer codes"
+        ]
     if (len(found.kl) and total < NOTHING) or not found.active.any():
         held = f"they hold {total:.2g} nats a row and " if len(found.kl) else ""
         units = f"{int(found.active.sum())} of {len(found.variance)} units are active"
@@ -151,9 +156,4 @@ def _lines(found: LatentDiagnosis) -> list[str]:
                 f"level {i + 1} of the hierarchy has collapsed: it holds {level:.2g} nats a row; "
                 "use fewer levels, elbo(warmup=...), or hierarchical(sd=1.0)"
             ]
-    if found.codes and found.codes[0] < FEW * found.codes[1]:
-        return [
-            f"{found.codes[0]:.1f} of {found.codes[1]} codes are in use; use "
-            "vector_quantised(restart=0.1), or fewer codes"
-        ]
     return []

@@ -16,7 +16,7 @@ from ritz.latent._bound import AbstractRowLoss, divergences
 from ritz.latent._codebook import Codebook
 
 # By how much a divergence off its target by all of it weighs more or less, and at most.
-_STEEP, _MOST = 8.0, 4.0
+_STEEP, _MOST = 20.0, 4.0
 
 
 class TargetDivergence(AbstractRowLoss):
@@ -63,7 +63,7 @@ def target_divergence(bits: Any, width: Any = 1) -> TargetDivergence:
     r"""The bound, where each group of latents holds so many bits of each row.
 
     .. math:: -\mathbb{E}_q \log p(x \mid z) + \sum_g \lambda_g(x)\,\mathrm{KL}_g(x), \qquad
-        \lambda_g = \exp\!\big(8\,(\mathrm{KL}_g / (R \log 2) - 1)\big),
+        \lambda_g = \exp\!\big(20\,(\mathrm{KL}_g / (R \log 2) - 1)\big),
 
     with :math:`\lambda_g` a constant to the gradient, between :math:`e^{-4}` and :math:`e^4`: a
     group that holds more than R bits pays more for them, one that holds less, less. Xu, Zheng, He,

@@ -38,6 +38,14 @@ class Levels(AbstractFamily):
     def dim(self) -> int:
         return sum(self.widths)
 
+    @property
+    def loc(self) -> Float[Array, " d"]:
+        """The mean of each level given that of the one drawn before."""
+        found = [self.first.loc]
+        for i in range(len(self.networks)):
+            found.append(self.given(i, found[-1]).loc)
+        return jnp.concatenate(found[::-1] if self.downward else found)
+
     def parts(self, z: Float[Array, " d"]) -> list[Array]:
         """The levels, from the one next to the data up."""
         return jnp.split(z, np.cumsum(self.widths)[:-1].tolist())
