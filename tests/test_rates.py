@@ -85,14 +85,15 @@ def test_groups_hold_the_bits_that_were_asked_for() -> None:
 
 def test_random_codes_are_near_to_means_where_there_are_many(balanced: VAE) -> None:
     q = paramax.unwrap(balanced.fit_.q)
-    means = np.stack([np.asarray(q.condition({"x": jnp.asarray(x)}).loc) for x in X[:20]])
+    posts = [q.condition({"x": jnp.asarray(x)}) for x in X[:20]]
+    means, sds = np.stack([p.loc for p in posts]), np.exp(np.stack([p.log_scale for p in posts]))
     off = []
     for bits in (2, 6, 12):
         new = latent.gaussian_quantised(balanced, bits)
         off.append(np.abs(new.encode(X[:20]) - means).mean())
         assert new.codes(X[:20]).max() < 2**bits
         book = np.asarray(new.fit_.target.prior.codes)[:, 0]
-        nearest = np.abs(means[:, :, None] - book).argmin(axis=2)
+        nearest = (np.abs(means[:, :, None] - book) / sds[:, :, None]).argmin(axis=2)
         np.testing.assert_array_equal(new.codes(X[:20]), nearest)
     assert off[0] > 3 * off[1] > 9 * off[2]
     assert balanced.fit_.target.prior is not new.fit_.target.prior  # the old one is as it was

@@ -23,7 +23,9 @@ def fit_vae(
         typer.Option(help="gaussian, bernoulli, continuous_bernoulli, poisson or multinomial."),
     ] = "gaussian",
     hidden: Annotated[str, typer.Option(help="Widths of the networks' hidden layers.")] = "256,256",
-    epochs: Annotated[int, typer.Option(help="Passes over the rows, at most.")] = 100,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the rows, at most; 100, or 3,000 steps.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Rows of a step, at most.")] = 128,
     lr: Annotated[float, typer.Option(help="Adam's rate at first.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,

@@ -1,5 +1,6 @@
 """Latent-variable models of rows of data: variational autoencoders and their parts."""
 
+from ritz.latent._ard import ARD, ArdELBO, ard, ard_elbo, relevance
 from ritz.latent._balanced import Balanced, balanced
 from ritz.latent._binary import Bernoulli, ContinuousBernoulli, bernoulli, continuous_bernoulli
 from ritz.latent._bound import AbstractRowLoss, LatentELBO, LatentIWAE, elbo, importance
@@ -35,10 +36,12 @@ from ritz.latent._quantised import (
 from ritz.latent._vae import VAE
 
 __all__ = [
+    "ARD",
     "VAE",
     "AbstractLikelihood",
     "AbstractPosterior",
     "AbstractRowLoss",
+    "ArdELBO",
     "Balanced",
     "Bernoulli",
     "Categorical",
@@ -57,6 +60,8 @@ __all__ = [
     "Poisson",
     "TargetDivergence",
     "VectorQuantised",
+    "ard",
+    "ard_elbo",
     "balanced",
     "bernoulli",
     "categorical",
@@ -78,6 +83,7 @@ __all__ = [
     "perplexity",
     "point",
     "poisson",
+    "relevance",
     "residual",
     "rotated",
     "straight_through",

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from ritz._errors import RitzError, whole_number
-from ritz.family import AbstractFamily
+from ritz.family import AbstractFamily, MeanField
+from ritz.latent._encoder import centre
 
 # Of codes at first: about the size of what an encoder gives at first, so that many are near.
 _FIRST = 0.1
@@ -42,18 +43,21 @@ class Codebook(AbstractFamily):
         """A vector's pieces."""
         return z.reshape(self.places, -1)
 
-    def nearest(self, z: Float[Array, " d"]) -> Int[Array, " n"]:
-        """The numbers of the codes that are nearest to a vector's pieces."""
+    def nearest(self, z: Float[Array, " d"], sd: Any = None) -> Int[Array, " n"]:
+        """The numbers of the codes that are nearest to a vector's pieces, in units of its sds."""
         parts = self.parts(z)
-        if parts.shape[1] <= _NARROW:
+        if sd is not None:
+            away = (((parts[:, None] - self.codes) / self.parts(sd)[:, None]) ** 2).sum(axis=2)
+        elif parts.shape[1] <= _NARROW:
             away = ((parts[:, None] - self.codes) ** 2).sum(axis=2)
         else:
             away = (self.codes**2).sum(axis=1) - 2.0 * parts @ self.codes.T
         return away.argmin(axis=1)
 
-    def quantised(self, z: Float[Array, " d"]) -> Float[Array, " d"]:
-        """The vector of the nearest codes."""
-        return self.vector(self.nearest(z))
+    def quantised(self, post: Any, keys: Key[Array, " k"]) -> Float[Array, " d"]:
+        """The vector of the codes nearest to a posterior's mean, in units of its sds."""
+        sd = jnp.exp(post.log_scale) if isinstance(post, MeanField) else None
+        return self.vector(self.nearest(centre(post, keys), sd))
 
     def vector(self, numbers: Int[Array, " n"]) -> Float[Array, " d"]:
         """The vector of these codes."""

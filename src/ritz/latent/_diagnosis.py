@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
-from jaxtyping import Array
 
 from ritz._draws import at_rows
 from ritz.latent._bound import divergences, log_weights
 from ritz.latent._codebook import Codebook
+from ritz.latent._encoder import centre
 from ritz.latent._hierarchy import Levels
 from ritz.latent._quantised import perplexity
 
@@ -88,7 +88,7 @@ def diagnosis(q: Any, target: Any, rows: Any, key: Any) -> LatentDiagnosis:
         post = q.condition(row)
         keys = jax.random.split(key, _DRAWS)
         if isinstance(target.prior, Codebook):
-            z = target.prior.quantised(centre(post, keys))
+            z = target.prior.quantised(post, keys)
             kl, codes = -target.prior.log_prob(z)[None], target.prior.nearest(z)
             return {"mean": z, "kl": kl, "fit": target.log_likelihood(z, row), "codes": codes}
         fits = lambda key: target.log_likelihood(post.sample(key), row)
@@ -115,12 +115,6 @@ def diagnosis(q: Any, target: Any, rows: Any, key: Any) -> LatentDiagnosis:
     widths = target.prior.widths if isinstance(target.prior, Levels) else ()
     found = LatentDiagnosis(kl, out["mean"].var(axis=0), bound, fit, (), codes, widths)
     return dataclasses.replace(found, doubts=tuple(_lines(found)))
-
-
-def centre(post: Any, keys: Array) -> Array:
-    """The mean of a posterior; of one that does not state it, over draws."""
-    loc = getattr(post, "loc", None)
-    return jax.vmap(post.sample)(keys).mean(axis=0) if loc is None else loc
 
 
 def of_fit(target: Any, fit: Any) -> LatentDiagnosis:

@@ -90,9 +90,9 @@ def target_divergence(bits: Any, width: Any = 1) -> TargetDivergence:
 def gaussian_quantised(vae: Any, bits: Any, width: Any = 1, seed: Any = 0) -> Any:
     r"""A trained autoencoder whose latents are replaced by random codes, without more training.
 
-    Each group of latents becomes the nearest to its posterior mean of :math:`2^R` draws from the
-    standard normal, which work as codes where they are more than :math:`e^{\mathrm{KL}}`. Xu et
-    al. 2025 (see `target_divergence`), section 3.1.
+    Each group of latents becomes the nearest to its posterior mean, in units of the posterior's
+    sds, of :math:`2^R` draws from the standard normal, which work as codes where they are more than
+    :math:`e^{\mathrm{KL}}`. Xu et al. 2025 (see `target_divergence`), section 3.1.
 
     Args:
         vae: a trained `VAE` with a standard normal prior.

@@ -4,6 +4,7 @@ import abc
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
@@ -146,3 +147,9 @@ def point() -> Points:
     3
     """
     return Points()
+
+
+def centre(post: Any, keys: Key[Array, " k"]) -> Float[Array, " d"]:
+    """The mean of a posterior; of one that does not state it, over draws."""
+    loc = getattr(post, "loc", None)
+    return jax.vmap(post.sample)(keys).mean(axis=0) if loc is None else loc

@@ -23,9 +23,12 @@ from ritz.latent._assembled import (
 )
 from ritz.latent._bound import AbstractRowLoss, elbo, log_weights
 from ritz.latent._codebook import Codebook
-from ritz.latent._diagnosis import LatentDiagnosis, centre, diagnosis
+from ritz.latent._diagnosis import LatentDiagnosis, diagnosis
+from ritz.latent._encoder import centre
 from ritz.solver import adam, early_stopping
 
+_STEPS = 3000  # at least, where the number of epochs is left open
+_EVERY = 25  # steps between looks at the rows kept aside, at least
 _DRAWS = 16  # for a posterior mean without a closed form
 
 
@@ -50,11 +53,11 @@ class VAE:
         prior: a family over (latent,), or a builder such as `codebook(64, 4)`; the standard normal
             by default. Its parameters are trained, where they are not `paramax.non_trainable`.
         objective: from `ritz.latent`; `elbo()` by default.
-        epochs: passes over the rows, at most.
+        epochs: passes over the rows, at most; by default 100, or as many as make 3,000 steps.
         batch: rows of a step.
         lr: Adam's first learning rate, which falls to zero along a half cosine.
         validation: the share of rows kept aside to tell when to end (10,000 at most); 0 for none.
-        patience: epochs without a better bound of these after which it ends.
+        patience: epochs (of 25 steps at least) without a better bound of these after which it ends.
         seed: of networks, batches and draws.
         progress: as for `ritz.fit`.
 
@@ -75,7 +78,7 @@ class VAE:
         posterior: Any = None,
         prior: Any = None,
         objective: Any = None,
-        epochs: Any = 100,
+        epochs: Any = None,
         batch: Any = 128,
         lr: Any = 1e-3,
         validation: Any = 0.1,
@@ -136,7 +139,8 @@ class VAE:
             RitzError: for data, parts or numbers that do not fit, before training starts.
         """
         latent_of(self.latent)
-        whole_number("epochs", self.epochs, 1)
+        if self.epochs is not None:
+            whole_number("epochs", self.epochs, 1)
         whole_number("seed", self.seed, 0)
         rows = named(x, given)
         likelihood_of(self.likelihood).check(rows["x"])
@@ -151,12 +155,15 @@ class VAE:
         target, q = self._parts(train)
         self._objective().suits(target)
         a_pass = many // self.batch
-        steps = self.epochs * a_pass
+        epochs = max(100, -(-_STEPS // a_pass)) if self.epochs is None else self.epochs
+        steps = epochs * a_pass
         solver: Any = adam(self.lr, steps)
         if len(held["x"]):
             aside = jax.tree.map(jnp.asarray, held)
             whole_number("patience", self.patience, 1)
-            solver = early_stopping(solver, aside, every=a_pass, patience=self.patience)
+            solver = early_stopping(
+                solver, aside, every=max(a_pass, _EVERY), patience=self.patience
+            )
         self.fit_ = fit_(
             target,
             batches(train, self.batch, seed=self.seed),
@@ -194,8 +201,10 @@ class VAE:
 
         def one(parts: Any, row: Any, keys: Any) -> Any:
             q, prior = paramax.unwrap(parts)
-            z = centre(q.condition(row), keys)
-            return prior.quantised(z) if isinstance(prior, Codebook) else z
+            post = q.condition(row)
+            return (
+                prior.quantised(post, keys) if isinstance(prior, Codebook) else centre(post, keys)
+            )
 
         return at_rows(one, (self._fitted.q, self._fitted.target.prior), self._rows(x, given), keys)
 

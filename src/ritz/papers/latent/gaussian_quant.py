@@ -48,7 +48,7 @@ from ritz.papers._base import Check, Result
 from ritz.plot import canvas
 
 SEEDS = (0, 1, 2)
-GROUPS, WIDTH, BITS = 8, 2, 8
+GROUPS, WIDTH, BITS, SD = 8, 2, 8, 0.1
 HIDDEN, EPOCHS, RATE, BATCH, TRAIN = 300, 40, 1e-3, 100, 8000
 
 
@@ -57,7 +57,7 @@ HIDDEN, EPOCHS, RATE, BATCH, TRAIN = 300, 40, 1e-3, 100, 8000
 
 def trained(x: Any, objective: Any, seed: int, epochs: int, **kwargs: Any) -> VAE:
     """An autoencoder of images."""
-    options = {"latent": GROUPS * WIDTH, "likelihood": gaussian(each=False), **kwargs}
+    options = {"latent": GROUPS * WIDTH, "likelihood": gaussian(SD, each=False), **kwargs}
     return VAE(
         **options,
         encoder=mlp(HIDDEN),
@@ -96,7 +96,6 @@ def quantised(x: Any, seed: int, epochs: int) -> VAE:
         epochs,
         latent=GROUPS * 8,
         prior=codebook(2**BITS, 8),
-        likelihood=gaussian(0.1, each=False),
     )
 
 

@@ -116,8 +116,8 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
     kept = []
     for seed in seeds:
         x, _ = rows(0.0, seed)
-        learned = upper(hierarchy(x, None, seed, epochs), x)
-        fixed = upper(hierarchy(x, None if wrong else 1.0, seed, epochs), x)
+        learned = upper(hierarchy(x, None, seed, 3 * epochs), x)
+        fixed = upper(hierarchy(x, None if wrong else 1.0, seed, 3 * epochs), x)
         kept.append((learned, fixed))
     agree = np.array(found) == np.array(known)
     checks = (
