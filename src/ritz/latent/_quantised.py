@@ -85,21 +85,21 @@ class VectorQuantised(AbstractRowLoss):
         encoder = paramax.unwrap(q)
         z = jax.vmap(lambda row: encoder.condition(row).sample(key))(batch)
         pieces = z.reshape(-1, book.codes.shape[1])
-        chosen = jax.nn.one_hot(
-            jax.vmap(book.nearest)(z).reshape(-1), len(book.codes), dtype=z.dtype
-        )
+        which = jax.vmap(book.nearest)(z).reshape(-1)
+        found = jnp.zeros_like(book.counts).at[which].add(1.0)
+        total = jnp.zeros_like(book.sums).at[which].add(pieces)
         decay = self.decay
         mix = lambda old, new: decay * old + (1.0 - decay) * new
-        counts = mix(book.counts, chosen.sum(axis=0))
-        sums = mix(book.sums, chosen.T @ pieces)
+        counts = mix(book.counts, found)
+        sums = mix(book.sums, total)
         if self.restart:
             few = counts < self.restart * counts.mean()
             some = jax.random.choice(key, pieces, counts.shape)
             even = counts.mean()
             sums = jnp.where(few[:, None], even * some, sums)
             counts = jnp.where(few, even, counts)
-        total = counts.sum()
-        smooth = (counts + _SMOOTH) / (total + len(counts) * _SMOOTH) * total
+        every = counts.sum()
+        smooth = (counts + _SMOOTH) / (every + len(counts) * _SMOOTH) * every
         where = lambda t: (t.prior.codes, t.prior.counts, t.prior.sums)
         return q, eqx.tree_at(where, target, (sums / smooth[:, None], counts, sums))
 
@@ -121,7 +121,7 @@ class VectorQuantised(AbstractRowLoss):
         loss = self.commitment * away(e, jax.lax.stop_gradient(codes)) - fits
         if self.decay is None:
             loss = loss + away(jax.lax.stop_gradient(e), codes)
-        used = jax.nn.one_hot(chosen.reshape(-1), len(book.codes)).mean(axis=0)
+        used = jnp.zeros_like(book.counts).at[chosen.reshape(-1)].add(1.0) / chosen.size
         return loss, {"reconstruction": fits, "perplexity": perplexity(used)}
 
 
