@@ -116,7 +116,8 @@ def test_levels_have_the_density_of_their_joint_law() -> None:
 
 
 def test_a_hierarchy_reaches_the_likelihood_of_its_linear_model() -> None:
-    made = trained(size=(2, 1), posterior=latent.hierarchical(mlp()), prior=latent.levels(mlp()))
+    prior = latent.levels(mlp(), sd=1.0)
+    made = trained(size=(2, 1), posterior=latent.hierarchical(mlp()), prior=prior)
     left = X - X.mean(axis=0)
     # Two linear levels are no richer than one of the lower's width.
     assert made.score(X) == pytest.approx(exact(X, left), abs=0.1)

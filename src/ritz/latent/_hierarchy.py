@@ -127,7 +127,8 @@ def hierarchical(network: Any = None, *, sd: Any = None) -> Any:
     """
     _check("hierarchical", sd)
 
-    def build(widths: tuple[int, ...], key: Key[Array, ""]) -> Upward:
+    def build(widths: Any, key: Key[Array, ""]) -> Upward:
+        widths = _several("hierarchical", widths)
         return Upward(_networks("hierarchical", network, widths, None, key), widths, sd)
 
     return build
@@ -155,7 +156,8 @@ def levels(network: Any = None, *, sd: Any = None) -> Any:
     """
     _check("levels", sd)
 
-    def build(widths: tuple[int, ...], key: Key[Array, ""]) -> Levels:
+    def build(widths: Any, key: Key[Array, ""]) -> Levels:
+        widths = _several("levels", widths)
         networks = _networks("levels", network, widths[::-1], sd, key)
         top = paramax.non_trainable(MeanField(jnp.zeros(widths[-1]), jnp.zeros(widths[-1])))
         return Levels(top, networks, widths, sd, downward=True)
@@ -164,13 +166,17 @@ def levels(network: Any = None, *, sd: Any = None) -> Any:
 
 
 def _networks(name: str, network: Any, widths: Any, sd: float | None, key: Any) -> tuple[Any, ...]:
-    if len(widths) < 2:
-        raise RitzError(f"{name}: one level arrived; use several widths, such as latent=(16, 4)")
     keys = jax.random.split(key, len(widths) - 1)
     times = 1 if sd else 2
     build = mlp(64) if network is None else network
     pairs = zip(widths[:-1], widths[1:], keys, strict=True)
     return tuple(built(name, build, (a,), (times * b,), k) for a, b, k in pairs)
+
+
+def _several(name: str, widths: Any) -> tuple[int, ...]:
+    if not isinstance(widths, tuple) or len(widths) < 2:
+        raise RitzError(f"{name}: one level arrived; use several widths, such as latent=(16, 4)")
+    return widths
 
 
 def _check(name: str, sd: Any) -> None:
