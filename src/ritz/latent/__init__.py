@@ -20,6 +20,8 @@ from ritz.latent._divergence_target import (
     target_divergence,
 )
 from ritz.latent._encoder import AbstractPosterior, Encoder, diagonal, point
+from ritz.latent._ex_post import ex_post
+from ritz.latent._frechet import frechet_distance
 from ritz.latent._gaussian import Gaussian, gaussian
 from ritz.latent._hierarchy import Levels, hierarchical, levels
 from ritz.latent._levels import Categorical, DiscretisedLogistic, categorical, discretised_logistic
@@ -33,6 +35,7 @@ from ritz.latent._quantised import (
     straight_through,
     vector_quantised,
 )
+from ritz.latent._unscented import LatentUnscented, sigma_points, squared_wasserstein, unscented
 from ritz.latent._vae import VAE
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "LatentELBO",
     "LatentIWAE",
     "LatentModel",
+    "LatentUnscented",
     "Levels",
     "Multinomial",
     "NegativeBinomial",
@@ -71,6 +75,8 @@ __all__ = [
     "diagonal",
     "discretised_logistic",
     "elbo",
+    "ex_post",
+    "frechet_distance",
     "gaussian",
     "gaussian_quantised",
     "hierarchical",
@@ -86,7 +92,10 @@ __all__ = [
     "relevance",
     "residual",
     "rotated",
+    "sigma_points",
+    "squared_wasserstein",
     "straight_through",
     "target_divergence",
+    "unscented",
     "vector_quantised",
 ]

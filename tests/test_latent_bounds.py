@@ -1,0 +1,149 @@
+"""Losses of autoencoders beyond the bound, and what their latents are measured by."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+import pytest
+from scipy import linalg, stats
+
+import ritz
+from ritz import latent
+from ritz.family import FullRank, MeanField, Mixture
+from ritz.latent import VAE, elbo, gaussian, mlp
+
+RNG = np.random.default_rng(0)
+
+
+def rows(n: int = 300) -> np.ndarray:
+    """Two factors in five columns."""
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(n, 2)) @ rng.normal(size=(2, 5)) + 0.3 * rng.normal(size=(n, 5))
+
+
+@pytest.fixture(scope="module")
+def linear() -> tuple[VAE, np.ndarray]:
+    """One with a linear decoder and a linear encoder."""
+    law = gaussian(0.5, each=False)
+    x = rows()
+    parts = {"likelihood": law, "encoder": mlp(), "decoder": mlp()}
+    return VAE(2, epochs=3, lr=0.02, batch=50, validation=0.0, progress=False, **parts).fit(x), x
+
+
+def loss_of(vae: VAE, objective: Any, x: np.ndarray, key: int = 0) -> tuple[float, Any]:
+    q, target = paramax.unwrap(vae.fit_.q), vae.fit_.target
+    batch = {"x": jnp.asarray(x, jnp.float32)}
+    # Compiled, as each operation by itself takes long to start.
+    loss, figures = eqx.filter_jit(objective.loss)(q, target, jax.random.key(key), batch)
+    return float(loss), figures
+
+
+def posteriors(vae: VAE, x: np.ndarray) -> Any:
+    q = paramax.unwrap(vae.fit_.q)
+    return jax.vmap(lambda row: q.condition({"x": row}))(jnp.asarray(x, jnp.float32))
+
+
+TRIL = np.array([[0.7, 0.0, 0.0], [0.3, 1.2, 0.0], [-0.4, 0.1, 0.5]])
+
+
+def full() -> FullRank:
+    scale = np.diag(TRIL)
+    parts = (np.array([0.2, -1.0, 0.5]), np.log(scale), TRIL / scale[:, None])
+    return FullRank(*(jnp.asarray(v, jnp.float32) for v in parts))
+
+
+# -- sigma points -----------------------------------------------------------------------------
+
+
+def test_sigma_points_have_the_mean_and_the_covariance() -> None:
+    q = full()
+    points = np.asarray(latent.sigma_points(q), np.float64)
+    np.testing.assert_allclose(points.mean(axis=0), q.loc, atol=1e-6)
+    np.testing.assert_allclose(np.cov(points.T, bias=True), TRIL @ TRIL.T, atol=1e-5)
+    # By the rows of the factor they have another covariance.
+    off = 3**0.5 * TRIL
+    assert np.abs(np.cov(np.concatenate([off, -off]).T, bias=True) - TRIL @ TRIL.T).max() > 0.1
+
+
+def test_the_wasserstein_distance_is_that_of_gaussians() -> None:
+    q = full()
+    root = linalg.sqrtm(TRIL @ TRIL.T)
+    exact = float(q.loc @ q.loc) + ((root - np.eye(3)) ** 2).sum()
+    assert float(latent.squared_wasserstein(q)) == pytest.approx(exact, rel=1e-5)
+    # The factor is not the root.
+    assert abs(float(q.loc @ q.loc) + ((TRIL - np.eye(3)) ** 2).sum() - exact) > 0.05
+    own = MeanField(jnp.array([1.0, -2.0]), jnp.log(jnp.array([0.5, 3.0])))
+    assert float(latent.squared_wasserstein(own)) == pytest.approx(5.0 + 0.25 + 4.0, rel=1e-6)
+
+
+def test_a_linear_decoder_is_averaged_exactly(linear: tuple[VAE, np.ndarray]) -> None:
+    vae, x = linear
+    target, some = vae.fit_.target, x[:20]
+    loss, figures = loss_of(vae, latent.unscented(0.25), some)
+    q = paramax.unwrap(vae.fit_.q)
+
+    def one(row: Any) -> Any:
+        post = q.condition({"x": row})
+        fit = lambda z: target.log_likelihood(z, {"x": row})
+        curve = jnp.diagonal(jax.hessian(fit)(post.loc)) @ jnp.exp(2 * post.log_scale)
+        far = (post.loc**2).sum() + ((jnp.exp(post.log_scale) - 1.0) ** 2).sum()
+        return fit(post.loc) + 0.5 * curve, far
+
+    each = jax.jit(jax.vmap(one))(jnp.asarray(some, jnp.float32))
+    exact, far = (float(v.mean()) for v in each)
+    assert float(figures["reconstruction"]) == pytest.approx(exact, rel=1e-4)
+    assert loss == pytest.approx(0.25 * far - exact, rel=1e-4)
+    assert loss == loss_of(vae, latent.unscented(0.25), some, key=1)[0]
+    assert loss_of(vae, elbo(4), some)[0] != loss_of(vae, elbo(4), some, key=1)[0]
+
+
+def test_frechet_distance_of_gaussians() -> None:
+    x = RNG.normal(size=(500, 3)) @ TRIL.T
+    y = RNG.normal(size=(400, 3)) @ TRIL + 1.0
+    c_x, c_y = np.cov(x.T), np.cov(y.T)
+    off = x.mean(axis=0) - y.mean(axis=0)
+    exact = off @ off + np.trace(c_x + c_y - 2 * np.real(linalg.sqrtm(c_x @ c_y)))
+    assert latent.frechet_distance(x, y) == pytest.approx(exact, rel=1e-6)
+    apart = off @ off + np.trace(c_x + c_y - 2 * linalg.sqrtm(c_x) @ linalg.sqrtm(c_y))
+    assert abs(apart - exact) > 1e-3  # the roots' product is not the product's root
+    assert latent.frechet_distance(x, x) < 1e-9
+    assert latent.frechet_distance(x, y, lambda v: 2 * v) == pytest.approx(4 * exact, rel=1e-6)
+
+
+def test_a_density_of_encodings() -> None:
+    z = RNG.normal(size=(400, 3)) @ TRIL.T
+    q = latent.ex_post(z, components=1)
+    exact = stats.multivariate_normal(z.mean(axis=0), np.cov(z.T, bias=True))
+    found = np.asarray(jax.jit(jax.vmap(q.log_prob))(jnp.asarray(z[:50])))
+    np.testing.assert_allclose(found, exact.logpdf(z[:50]), atol=1e-3)
+    alone = stats.multivariate_normal(z.mean(axis=0), np.diag(z.var(axis=0)))
+    assert np.abs(found - alone.logpdf(z[:50])).max() > 0.1
+    two = np.concatenate([z - 10.0, z[:200] + 10.0])
+    q = latent.ex_post(two, components=2)
+    assert isinstance(q, Mixture)
+    assert sorted(np.round(np.asarray(q.weights), 3)) == [0.333, 0.667]
+    draws = jax.jit(jax.vmap(q.sample))(jax.random.split(jax.random.key(0), 4000))
+    share = float((draws[:, 0] > 0).mean())
+    assert abs(share - 1 / 3) < 4 * (2 / 9 / 4000) ** 0.5
+
+
+BAD = {
+    "weight": (lambda: latent.unscented(-1.0), "weight=-1.0"),
+    "no Gaussian": (lambda: latent.sigma_points(latent.ex_post(rows(), 2)), "as Mixture"),
+    "widths": (lambda: latent.frechet_distance(rows(), rows()[:, :2]), "of 5 and of 2"),
+    "one row": (lambda: latent.frechet_distance(rows(1), rows()), "n at least 2"),
+    "few encodings": (lambda: latent.ex_post(rows(3), 5), "fewer components"),
+    "no encodings": (lambda: latent.ex_post(np.full((9, 2), np.nan)), "finite numbers"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_line(name: str) -> None:
+    call, told = BAD[name]
+    with pytest.raises(ritz.RitzError) as caught:
+        call()
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
