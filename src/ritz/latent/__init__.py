@@ -1,5 +1,13 @@
 """Latent-variable models of rows of data: variational autoencoders and their parts."""
 
+from ritz.latent._analytic import (
+    AnalyticELBO,
+    Guided,
+    GuidedELBO,
+    analytic_elbo,
+    guided,
+    guided_elbo,
+)
 from ritz.latent._ard import ARD, ArdELBO, ard, ard_elbo, relevance
 from ritz.latent._balanced import Balanced, balanced
 from ritz.latent._binary import Bernoulli, ContinuousBernoulli, bernoulli, continuous_bernoulli
@@ -44,6 +52,7 @@ __all__ = [
     "AbstractLikelihood",
     "AbstractPosterior",
     "AbstractRowLoss",
+    "AnalyticELBO",
     "ArdELBO",
     "Balanced",
     "Bernoulli",
@@ -53,6 +62,8 @@ __all__ = [
     "DiscretisedLogistic",
     "Encoder",
     "Gaussian",
+    "Guided",
+    "GuidedELBO",
     "LatentDiagnosis",
     "LatentELBO",
     "LatentIWAE",
@@ -64,6 +75,7 @@ __all__ = [
     "Poisson",
     "TargetDivergence",
     "VectorQuantised",
+    "analytic_elbo",
     "ard",
     "ard_elbo",
     "balanced",
@@ -79,6 +91,8 @@ __all__ = [
     "frechet_distance",
     "gaussian",
     "gaussian_quantised",
+    "guided",
+    "guided_elbo",
     "hierarchical",
     "importance",
     "latent_model",

@@ -17,6 +17,12 @@ class Poisson(AbstractLikelihood):
     def log_prob(self, out: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, ""]:
         return (x * out - jnp.exp(out) - jax.scipy.special.gammaln(x + 1.0)).sum()
 
+    def expected_log_prob(
+        self, mean: Float[Array, "..."], variance: Float[Array, "..."], x: Float[Array, "..."]
+    ) -> Float[Array, ""]:
+        rate = jnp.exp(mean + 0.5 * variance)
+        return (x * mean - rate - jax.scipy.special.gammaln(x + 1.0)).sum()
+
     def mean(self, out: Float[Array, "..."]) -> Float[Array, "..."]:
         return jnp.exp(out)
 

@@ -38,6 +38,12 @@ class Gaussian(AbstractLikelihood):
         log_sd = jnp.broadcast_to(self.log_sd + jnp.log(self.scale), x.shape)
         return (-0.5 * z**2 - log_sd - 0.5 * _LOG_2PI).sum()
 
+    def expected_log_prob(
+        self, mean: Float[Array, "..."], variance: Float[Array, "..."], x: Float[Array, "..."]
+    ) -> Float[Array, ""]:
+        spread = variance * jnp.exp(-2.0 * self.log_sd)
+        return self.log_prob(mean, x) - 0.5 * spread.sum()
+
     def mean(self, out: Float[Array, "..."]) -> Float[Array, "..."]:
         return self.shift + self.scale * out
 

@@ -35,6 +35,19 @@ class AbstractLikelihood(eqx.Module):
     def sample(self, out: Float[Array, "..."], key: Key[Array, ""]) -> Float[Array, "..."]:
         """A row."""
 
+    def expected_log_prob(
+        self, mean: Float[Array, "..."], variance: Float[Array, "..."], x: Float[Array, "..."]
+    ) -> Float[Array, ""]:
+        r"""The mean of `log_prob` over outputs that are Gaussian with these moments.
+
+        Raises:
+            RitzError: where it has no closed form.
+        """
+        raise RitzError(
+            f"the log density of {type(self).__name__} has no mean in closed form over Gaussian "
+            "outputs; use gaussian() or poisson(), or the objective elbo()"
+        )
+
     def check(self, x: np.ndarray) -> None:
         """Refuse data that it has no density for.
 
