@@ -2,9 +2,10 @@
 
 MNIST (`mnist10k`, folder RITZ_DATA), bits, 8,000 images to train on; 784-400-20-400-784, batch 128,
 Adam at a constant rate in the peers, in Ritz along a half cosine whose mean is that rate. The
-hand-written program is one `lax.scan` over an epoch's batches, compiled once. PyTorch is eager, and pythae is its own trainer,
-where they are installed. Bounds are of test images, 16 draws, after as many epochs. Each runs in a
-process of its own, in turn, `--repeats` times; medians. Writes vae.json.
+hand-written program is one `lax.scan` over an epoch's batches, compiled once. PyTorch is eager, and
+pythae is its own trainer, where they are installed. Bounds are of test images, 16 draws, after as
+many epochs. Each runs in a process of its own, in turn, `--repeats` times; medians. Writes
+vae.json.
 
     python bench/vae.py [--epochs 10] [--repeats 3] [--out bench/results/vae.json]
 """

@@ -130,6 +130,68 @@ def test_a_density_of_encodings() -> None:
     assert abs(share - 1 / 3) < 4 * (2 / 9 / 4000) ** 0.5
 
 
+# -- latents and factors ----------------------------------------------------------------------
+
+
+def test_scores_of_latents_that_are_factors_and_of_others() -> None:
+    rng = np.random.default_rng(0)
+    factors = rng.integers(5, size=(3000, 3))
+    noise = rng.normal(size=(3000, 3))
+    gap, sap = latent.mutual_information_gap, latent.separated_attribute_predictability
+    for z, low, high in (
+        (factors + 0.0, 0.97, 1.001),
+        (noise, -1e-9, 0.02),
+        (np.concatenate([factors, factors], axis=1), -1e-9, 0.02),  # two latents for each
+    ):
+        assert low <= gap(z, factors) <= high
+        assert low <= sap(z, factors) <= high
+    # Of three classes, thresholds on a latent that tells them are right, others by chance.
+    shape = rng.integers(3, size=(3000, 1))
+    z = np.concatenate([np.array([2.0, -1.0, 0.5])[shape], noise[:, :1]], axis=1)
+    assert abs(sap(z, shape, (0,)) - 2 / 3) < 0.05
+    # Half of the entropy is told: two of four values are not told apart.
+    v = rng.integers(4, size=(4000, 1))
+    assert abs(gap(np.concatenate([v // 2, noise[:1000].repeat(4, 0)[:, :1]], 1), v) - 0.5) < 0.02
+
+
+def test_sprites_are_whole_and_have_their_factors() -> None:
+    from ritz.papers.latent._sprites import sprites
+
+    x, factors = sprites(500, 0)
+    area = x.sum(axis=1)
+    assert set(np.unique(x)) == {0.0, 1.0}
+    x = x.reshape(-1, 32, 32)
+    assert not x[:, [0, -1]].any()
+    assert not x[:, :, [0, -1]].any()
+    assert np.corrcoef(area, factors[:, 1])[0, 1] > 0.7
+    middle = (x.sum(axis=1) @ np.arange(32)) / area
+    assert np.corrcoef(middle, factors[:, 3])[0, 1] > 0.99
+
+
+def test_the_divergence_is_led(linear: tuple[VAE, np.ndarray]) -> None:
+    vae, x = linear
+    loss = latent.capacity(6.0, 10, gamma=5.0)
+    for step, led in ((0, 0.0), (5, 3.0), (30, 6.0)):
+        found, figures = loss_of(vae, loss.at(jnp.asarray(step)), x[:50])
+        exact = 5.0 * abs(float(figures["kl"]) - led) - float(figures["reconstruction"])
+        assert found == pytest.approx(exact, rel=1e-5)
+        assert float(figures["capacity"]) == led
+
+
+def test_divergences_follow_and_are_recorded() -> None:
+    x = rows()
+    options: Any = {"encoder": mlp(), "decoder": mlp(), "lr": 0.02, "batch": 50, "epochs": 60}
+    options |= {"likelihood": gaussian(0.3, each=False), "validation": 0.0, "progress": False}
+    found = {}
+    for most in (1.0, 3.0):
+        led = VAE(2, objective=latent.capacity(most, 200, gamma=20.0), **options).fit(x)
+        found[most] = float(led.diagnose(x).kl.sum())
+        past = led.fit_.history
+        np.testing.assert_allclose(past["kl 0"] + past["kl 1"], past["kl"], rtol=1e-3)
+    assert abs(found[1.0] - 1.0) < 0.25
+    assert abs(found[3.0] - 3.0) < 0.25
+
+
 BAD = {
     "weight": (lambda: latent.unscented(-1.0), "weight=-1.0"),
     "no Gaussian": (lambda: latent.sigma_points(latent.ex_post(rows(), 2)), "as Mixture"),
@@ -137,6 +199,13 @@ BAD = {
     "one row": (lambda: latent.frechet_distance(rows(1), rows()), "n at least 2"),
     "few encodings": (lambda: latent.ex_post(rows(3), 5), "fewer components"),
     "no encodings": (lambda: latent.ex_post(np.full((9, 2), np.nan)), "finite numbers"),
+    "gap": (lambda: latent.mutual_information_gap(rows(), rows(9)), "(n, d) and (n, K)"),
+    "one value": (
+        lambda: latent.separated_attribute_predictability(rows(9), np.zeros((9, 1))),
+        "factor 0 has one value",
+    ),
+    "most": (lambda: latent.capacity(0.0), "most=0.0"),
+    "rise": (lambda: latent.capacity(1.0, 0), "rise=0"),
 }
 
 

@@ -27,7 +27,7 @@ def fit_vae(
         int | None, typer.Option(help="Passes over the rows, at most; 100, or 3,000 steps.")
     ] = None,
     batch: Annotated[int, typer.Option(help="Rows of a step, at most.")] = 128,
-    lr: Annotated[float, typer.Option(help="Adam's rate at first.")] = 2e-3,
+    lr: Annotated[float, typer.Option(help="Adam's rate at first.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Directory for the model, and latents.csv, a row a row.")

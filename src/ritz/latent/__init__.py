@@ -12,6 +12,7 @@ from ritz.latent._ard import ARD, ArdELBO, ard, ard_elbo, relevance
 from ritz.latent._balanced import Balanced, balanced
 from ritz.latent._binary import Bernoulli, ContinuousBernoulli, bernoulli, continuous_bernoulli
 from ritz.latent._bound import AbstractRowLoss, LatentELBO, LatentIWAE, elbo, importance
+from ritz.latent._capacity import LatentCapacity, capacity
 from ritz.latent._codebook import Codebook, codebook
 from ritz.latent._counts import (
     Multinomial,
@@ -22,6 +23,7 @@ from ritz.latent._counts import (
     poisson,
 )
 from ritz.latent._diagnosis import LatentDiagnosis
+from ritz.latent._disentanglement import mutual_information_gap, separated_attribute_predictability
 from ritz.latent._divergence_target import (
     TargetDivergence,
     gaussian_quantised,
@@ -64,6 +66,7 @@ __all__ = [
     "Gaussian",
     "Guided",
     "GuidedELBO",
+    "LatentCapacity",
     "LatentDiagnosis",
     "LatentELBO",
     "LatentIWAE",
@@ -80,6 +83,7 @@ __all__ = [
     "ard_elbo",
     "balanced",
     "bernoulli",
+    "capacity",
     "categorical",
     "codebook",
     "continuous_bernoulli",
@@ -99,6 +103,7 @@ __all__ = [
     "levels",
     "mlp",
     "multinomial",
+    "mutual_information_gap",
     "negative_binomial",
     "perplexity",
     "point",
@@ -106,6 +111,7 @@ __all__ = [
     "relevance",
     "residual",
     "rotated",
+    "separated_attribute_predictability",
     "sigma_points",
     "squared_wasserstein",
     "straight_through",

@@ -80,7 +80,7 @@ class VAE:
         objective: Any = None,
         epochs: Any = None,
         batch: Any = 128,
-        lr: Any = 2e-3,
+        lr: Any = 1e-3,
         validation: Any = 0.1,
         patience: Any = 20,
         seed: Any = 0,
