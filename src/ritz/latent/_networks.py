@@ -31,11 +31,13 @@ class Dense(eqx.Module):
     skip: bool = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        # From the left: of many rows side by side this is one product in the order of memory.
+        affine = lambda layer, h: h @ layer.weight.T + layer.bias
         h = x.reshape(-1)
         for layer in self.layers[:-1]:
-            new = self.activation(layer(h))
+            new = self.activation(affine(layer, h))
             h = h + new if self.skip and new.shape == h.shape else new
-        return self.layers[-1](h).reshape(self.shape)
+        return affine(self.layers[-1], h).reshape(self.shape)
 
 
 class Convolutional(eqx.Module):
