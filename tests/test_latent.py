@@ -449,3 +449,14 @@ def test_rows_of_another_shape_are_refused(pca: tuple[VAE, np.ndarray]) -> None:
         pca[0].encode(np.zeros((3, 4)))
     with pytest.raises(ritz.RitzError, match=r"expected \(n, 3\)"):
         pca[0].decode(np.zeros((3, 4)))
+
+
+def test_rows_kept_aside_are_judged_by_the_whole_divergence() -> None:
+    objective = elbo(warmup=10)
+    vae = VAE(2, encoder=mlp(), decoder=mlp(), epochs=1, batch=100, progress=False)
+    target, q = vae._parts({"x": linear(200)})
+    given = (*paramax.unwrap((q, target)), jax.random.key(0), {"x": jnp.asarray(linear(50))})
+    last = objective.at(jnp.asarray(np.iinfo(np.int32).max))  # where a judge looks
+    whole = elbo().loss(*given)[0]
+    assert float(last.loss(*given)[0]) == pytest.approx(float(whole), rel=1e-6)
+    assert float(objective.at(jnp.asarray(0)).loss(*given)[0]) < float(whole)

@@ -96,7 +96,7 @@ class LatentELBO(AbstractRowLoss):
         paid = jnp.maximum(each, self.free) if self.free else each
         beta = self.beta
         if self.step is not None:
-            beta = beta * jnp.minimum(1.0, (self.step + 1) / self.warmup)
+            beta = beta * jnp.minimum(1.0, (self.step + 1.0) / self.warmup)
         return (beta * paid).sum() - fits, {"elbo": fits - kl, "reconstruction": fits, "kl": kl}
 
 
