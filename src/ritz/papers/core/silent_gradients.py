@@ -18,8 +18,9 @@ phase, and the guide's detour cost 25 to 55 nats in 10 epochs.
 Data: MNIST's 10,000 test images (folder RITZ_DATA), grey levels from 0 to 1, the last 2,000 for
 tests.
 
-Tuning: sizes, epochs and the guide's share were chosen on seeds that are not reported, the last two
-by the training time; both methods have the same rate, batches, steps and networks.
+Tuning: sizes, epochs and the guide's share were chosen on seeds 0 and 1, against their test images,
+and on 10 and 11; on seeds 100 to 104, which were not looked at, the gain was 4.5 standard errors.
+Both methods have the same rate, batches, steps and networks.
 
 Thresholds: the catalogue's. The gradient is that of ten images' mean bound after an epoch of
 training, in all parameters of encoder, decoder and noise; 100,000 reparameterised gradients have
