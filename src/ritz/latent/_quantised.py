@@ -39,7 +39,7 @@ def rotated(e: Float[Array, "n c"], q: Float[Array, "n c"]) -> Float[Array, "n c
     Fifty, Junkins, Duan, Iger, Liu, Amid, Thrun and Ré, "Restructuring vector quantization with
     the rotation trick", 2025, section 4.2.
 
-    >>> rotated(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 2.0]]))
+    >>> rotated(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 2.0]])).round(5) + 0.0
     Array([[0., 2.]], dtype=float32)
     """
     tiny = jnp.finfo(e.dtype).tiny ** 0.5
