@@ -44,7 +44,7 @@ def test_the_mean_of_a_log_density_is_that_of_quadrature(name: str) -> None:
 
 def parts_of(vae: VAE, x: np.ndarray) -> tuple[Any, Any]:
     """A model and an encoder, not trained."""
-    return vae._parts(x)
+    return vae._parts({"x": x})
 
 
 def of_encoder(problem: Any, batch: Any) -> Any:
