@@ -6,11 +6,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ritz
 from ritz import latent
 from ritz.latent import VAE, gaussian, mlp
+from ritz.objective._problem import Problem
 
 RNG = np.random.default_rng(0)
 
@@ -139,3 +141,38 @@ def test_a_solver_that_leaves_parameters_to_gradients_alone_is_refused() -> None
             steps=2,
             progress=False,
         )
+
+
+class Counted(ritz.objective.AbstractDirect):
+    """A loss that is flat in the place of a Gaussian, which each step moves on by one."""
+
+    def revise(self, q: Any, target: Any, key: Any, batch: Any = None) -> Any:
+        return eqx.tree_at(lambda q: q.loc, q, q.loc + 1.0), target
+
+    def loss(self, q: Any, target: Any, key: Any, batch: Any = None) -> Any:
+        return (jax.lax.stop_gradient(q.loc) * 0.0).sum() + (q.log_scale**2).sum()
+
+
+SOLVERS = {
+    "a number of steps": lambda: ritz.solver.adam(0.01, 7),
+    "stages": lambda: ritz.solver.adam(0.01, None),
+    "watched": lambda: ritz.solver.early_stopping(optax.sgd(0.01), {"x": jnp.zeros(1)}, every=100),
+}
+
+
+def counted(solver: Any) -> Any:
+    target = ritz.target.from_log_density(lambda x: -0.5 * x @ x, jnp.zeros(2))
+    q = ritz.family.MeanField(jnp.zeros(2), jnp.ones(2))
+    problem = Problem(target, q, Counted(), ritz.estimator.pathwise())
+    return ritz.solver.run(problem, solver, 7, jax.random.key(0), progress=False)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_each_step_sets_what_the_objective_sets_once(name: str) -> None:
+    assert counted(SOLVERS[name]()).state.params.loc == pytest.approx(7.0)
+
+
+def test_one_that_is_watched_does_no_more_than_it_can() -> None:
+    inner = ritz.solver.ivon(1e-3, ess=10.0).solver()
+    with pytest.raises(ritz.RitzError, match="sets its own parameters"):
+        counted(ritz.solver.early_stopping(inner, {"x": jnp.zeros(1)}))

@@ -109,6 +109,11 @@ BAD = {
     "bits": (lambda: latent.target_divergence(0), "bits=0"),
     "groups": (lambda: trained(latent.target_divergence(3, 3)), "groups of 3 do not make up 4"),
     "many": (lambda: latent.gaussian_quantised(VAE(2), 21), "20 at most"),
+    "prior": (
+        lambda: latent.gaussian_quantised(trained(None, prior=latent.ard(), epochs=1), 4),
+        "draws from the standard normal",
+    ),
+    "book": (lambda: trained(latent.elbo(), prior=latent.codebook(8, 2)), "no use for a codebook"),
     "untrained": (lambda: latent.gaussian_quantised(VAE(2), 4), "call fit(x) first"),
     "codes": (lambda: trained(latent.vector_quantised()), "use prior=codebook"),
 }

@@ -23,6 +23,7 @@ class Balanced(LatentELBO):
     decay: float = eqx.field(static=True, default=0.99)
 
     def suits(self, target: Any) -> None:
+        super().suits(target)
         law = target.likelihood
         if not isinstance(law, Gaussian) or not law.learned:
             raise RitzError(

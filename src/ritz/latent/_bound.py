@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
 from ritz.family import AbstractFamily, MeanField
+from ritz.latent._codebook import Codebook
 from ritz.latent._hierarchy import Levels
 from ritz.objective import AbstractDirect
 
@@ -30,6 +31,11 @@ class AbstractRowLoss(AbstractDirect):
         Raises:
             RitzError: saying what it needs.
         """
+        if self.density and isinstance(target.prior, Codebook):
+            raise RitzError(
+                f"a {type(self).__name__} has no use for a codebook; use "
+                "objective=vector_quantised()"
+            )
 
     @property
     def trains_target(self) -> bool:
@@ -56,6 +62,7 @@ class LatentELBO(AbstractRowLoss):
     step: Any = None
 
     def suits(self, target: Any) -> None:
+        super().suits(target)
         many = len(target.prior.widths) if isinstance(target.prior, Levels) else 1
         if self.beta.ndim and len(self.beta) != many:
             raise RitzError(

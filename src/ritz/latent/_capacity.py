@@ -56,9 +56,8 @@ def capacity(most: Any = 25.0, rise: Any = 10_000, *, gamma: Any = 100.0) -> Lat
 
     with means over a batch, the divergence in closed form where there is one. A fit's history has
     the capacity and the divergence, `kl`, by step, and that of each latent: `kl 0`, `kl 1` and so
-    on. Burgess, Higgins,
-    Pal, Matthey, Watters, Desjardins and Lerchner, "Understanding disentangling in β-VAE", 2018,
-    equation 8.
+    on. Burgess, Higgins, Pal, Matthey, Watters, Desjardins and Lerchner, "Understanding
+    disentangling in β-VAE", 2018, equation 8.
 
     Args:
         most: C, in nats.

@@ -12,8 +12,10 @@ import paramax
 from jaxtyping import Array, Key
 
 from ritz._errors import RitzError, whole_number
+from ritz.family import MeanField
 from ritz.latent._bound import AbstractRowLoss, divergences
 from ritz.latent._codebook import Codebook
+from ritz.latent._encoder import Diagonal
 
 # By how much a divergence off its target by all of it weighs more or less, and at most.
 _STEEP, _MOST = 20.0, 4.0
@@ -31,6 +33,7 @@ class TargetDivergence(AbstractRowLoss):
     width: int = eqx.field(static=True)
 
     def suits(self, target: Any) -> None:
+        super().suits(target)
         if target.dim % self.width:
             raise RitzError(
                 f"target_divergence: groups of {self.width} do not make up {target.dim} latent "
@@ -104,7 +107,8 @@ def gaussian_quantised(vae: Any, bits: Any, width: Any = 1, seed: Any = 0) -> An
         a copy, whose `encode` gives vectors of codes and `codes` their numbers.
 
     Raises:
-        RitzError: for a number below one, over 20 bits, or groups that do not make up the latents.
+        RitzError: for a number below one, over 20 bits, groups that do not make up the latents, or
+            another prior or posterior.
     """
     whole_number("bits", bits, 1)
     whole_number("width", width, 1)
@@ -112,6 +116,13 @@ def gaussian_quantised(vae: Any, bits: Any, width: Any = 1, seed: Any = 0) -> An
     if bits > 20:
         raise RitzError(f"gaussian_quantised: bits={bits} arrived, expected 20 at most")
     fit = vae._fitted
+    prior = paramax.unwrap(fit.target.prior)
+    normal = isinstance(prior, MeanField) and not (prior.loc.any() or prior.log_scale.any())
+    if not normal or not isinstance(fit.q.posterior, Diagonal):
+        raise RitzError(
+            "gaussian_quantised: its codes are draws from the standard normal, so that it needs a "
+            "VAE with that prior and posterior=diagonal(), which this one has not"
+        )
     if fit.target.dim % width:
         raise RitzError(
             f"gaussian_quantised: groups of {width} do not make up {fit.target.dim} latent "

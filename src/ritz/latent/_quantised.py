@@ -68,6 +68,10 @@ class VectorQuantised(AbstractRowLoss):
     restart: float = eqx.field(static=True)
     gradient: Callable[[Array, Array], Array] = eqx.field(static=True)
 
+    @property
+    def revises(self) -> bool:
+        return self.decay is not None
+
     def suits(self, target: Any) -> None:
         if not isinstance(target.prior, Codebook):
             raise RitzError(
@@ -79,8 +83,7 @@ class VectorQuantised(AbstractRowLoss):
         self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None
     ) -> tuple[Any, Any]:
         """Codes as running means of what they are nearest to."""
-        if self.decay is None:
-            return q, target
+        assert self.decay is not None
         book: Codebook = target.prior
         encoder = paramax.unwrap(q)
         z = jax.vmap(lambda row: encoder.condition(row).sample(key))(batch)

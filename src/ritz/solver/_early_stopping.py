@@ -51,12 +51,16 @@ class EarlyStopping(AbstractSolver):
 
     needs: ClassVar[frozenset[str]] = frozenset({"grad"})
     guarantees: ClassVar[str] = "the lowest loss on rows kept aside, of those looked at"
-    revises: ClassVar[bool] = True  # as those that it watches
     solver: Any
     held: Any
     key: Key[Array, ""]
     every: int = eqx.field(static=True)
     patience: int = eqx.field(static=True)
+
+    @property
+    def revises(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As the solver that it watches."""
+        return self.solver.revises
 
     def init(self, problem: Any, key: Key[Array, ""]) -> Watched:
         inner, zero = self.solver.init(problem, key), jnp.zeros((), jnp.int32)
