@@ -33,7 +33,7 @@ APART = {
     "item_response_davis": ("difficulty", "discrimination", "discrimination_base"),
 }
 # Particles of a run, where it is sequential Monte Carlo.
-PARTICLES = {"gaussian_mixture": 4000, "hidden_markov_nile": 2000, "gp_regression": 1000}
+PARTICLES = {"gaussian_mixture": 4000, "hidden_markov_nile": 2000, "gp_regression": 500}
 REFERENCE = HERE / "results" / "default_fit_reference.json"
 QUANTILES = {"q5": 0.05, "q50": 0.5, "q95": 0.95}
 # Two modes of a symmetric lattice field: no sampler of one chain a mode has a reference for it.

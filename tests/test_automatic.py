@@ -57,7 +57,7 @@ def test_two_modes_of_unequal_weights(monkeypatch):
     assert fit.status == "ok"
     assert "2 modes" in fit.explain()
     assert error(fit, mean, sd) < 1.0
-    for name in ("_around", "_far_from"):
+    for name in ("around", "far_from"):
         monkeypatch.setattr(_automatic, name, lambda *_: [])
     monkeypatch.setattr(_automatic, "_ROUNDS", 0)
     assert error(ritz.fit(target), mean, sd) > 1.0
@@ -71,7 +71,7 @@ def test_a_mode_far_away_is_found(seed, monkeypatch):
     fit = ritz.fit(target, seed=seed)
     assert fit.status == "ok"
     assert error(fit, mean, sd) < 1.0
-    monkeypatch.setattr(_automatic, "_far_from", lambda *_: [])
+    monkeypatch.setattr(_automatic, "far_from", lambda *_: [])
     assert error(ritz.fit(target, seed=seed), mean, sd) > 1.0
 
 

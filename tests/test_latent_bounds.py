@@ -130,6 +130,81 @@ def test_a_density_of_encodings() -> None:
     assert abs(share - 1 / 3) < 4 * (2 / 9 / 4000) ** 0.5
 
 
+# -- posteriors together ----------------------------------------------------------------------
+
+
+def test_the_discrepancy_of_gaussians() -> None:
+    """Against its value for N(0, I) and N(m, I), in closed form."""
+    d, m = 2, jnp.array([0.8, -0.3])
+
+    def kernel(far: float) -> float:  # of normal draws whose means are so far apart
+        return (d / (d + 2.0)) ** (d / 2) * float(np.exp(-0.5 * far / (d + 2.0)))
+
+    exact = 2.0 * kernel(0.0) - 2.0 * kernel(float(m @ m))
+    x, y = jax.random.normal(jax.random.key(0), (2, 50, 40, d))
+    found = np.asarray(jax.vmap(latent.mmd)(x, y + m), np.float64)
+    assert abs(found.mean() - exact) < 4 * found.std() / 50**0.5
+    same = np.asarray(jax.vmap(latent.mmd)(x, y), np.float64)
+    assert abs(same.mean()) < 4 * same.std() / 50**0.5
+    biased = same + 2.0 * (1.0 - kernel(0.0)) / 40  # with each draw's own kernel
+    assert abs(biased.mean()) > 4 * biased.std() / 50**0.5
+
+
+def test_infovae_is_the_bound_without_its_two_options(linear: tuple[VAE, np.ndarray]) -> None:
+    vae, x = linear
+    loss, figures = loss_of(vae, latent.infovae(0.0, 1.0), x[:50])
+    assert loss == pytest.approx(-float(figures["elbo"]), rel=1e-5)
+    more, _ = loss_of(vae, latent.infovae(0.5, 11.0), x[:50])
+    rest = 0.5 * float(figures["kl"]) + 10.5 * float(figures["mmd"])
+    assert more == pytest.approx(rest - float(figures["reconstruction"]), rel=1e-4)
+
+
+def test_what_posteriors_are_together(linear: tuple[VAE, np.ndarray]) -> None:
+    vae, x = linear
+    found, each = latent.aggregate(vae, x, draws=64), posteriors(vae, x)
+    mixture = Mixture(jnp.zeros(len(x)), each, "mean_field")
+    z = jax.jit(jax.vmap(mixture.sample))(jax.random.split(jax.random.key(0), 20_000))
+    se = found.cov.diagonal() ** 0.5 / 20_000**0.5
+    assert (np.abs(np.asarray(z).mean(axis=0) - found.mean) < 4.5 * se).all()
+    wide = np.sqrt(np.outer(*2 * [found.cov.diagonal()]) + found.cov**2) / 20_000**0.5
+    assert (np.abs(np.cov(np.asarray(z).T) - found.cov) < 6 * wide).all()
+    assert np.abs(np.cov(np.asarray(each.loc).T) - found.cov).max() > 0.05  # of means alone
+    # The divergence of the mixture, by its own draws.
+    ratio = jax.jit(jax.vmap(lambda z: mixture.log_prob(z) - stats_normal(z)))(z[:4000])
+    se = float(ratio.std()) / 4000**0.5
+    assert abs(float(ratio.mean()) - found.divergence) < 4 * se + 0.02
+    kl = vae.diagnose(x).kl.sum()
+    assert found.information + found.divergence == pytest.approx(kl, rel=1e-3)
+
+
+def stats_normal(z: Any) -> Any:
+    return jax.scipy.stats.norm.logpdf(z).sum()
+
+
+def test_an_autoregressive_law_has_mass_one_and_its_draws() -> None:
+    law = latent.autoregressive(latent.bernoulli(), 7).for_data(np.zeros((2, 2, 2)))
+    out = jnp.asarray(np.random.default_rng(0).normal(size=7), jnp.float32)
+    every = jnp.asarray(np.indices((2,) * 4).reshape(4, -1).T.reshape(-1, 2, 2), jnp.float32)
+    mass = np.exp(np.asarray(jax.jit(jax.vmap(lambda x: law.log_prob(out, x)))(every), np.float64))
+    assert abs(mass.sum() - 1.0) < 1e-5
+    draw = jax.jit(jax.vmap(lambda k: law.sample(out, k)))
+    draws = draw(jax.random.split(jax.random.key(0), 20_000))
+    number = np.asarray(draws).reshape(-1, 4) @ [8, 4, 2, 1]
+    share = np.bincount(number.astype(int), minlength=16) / 20_000
+    assert (np.abs(share - mass) < 4.5 * np.sqrt(mass * (1 - mass) / 20_000)).all()
+    # Logits depend on the values before them, and on no others.
+    slope = np.asarray(jax.jit(jax.jacobian(lambda x: law.logits(out, x)))(every[5])).reshape(4, 4)
+    assert (slope[np.triu_indices(4)] == 0).all()
+    assert (slope[np.tril_indices(4, -1)] != 0).all()
+    assert jax.jit(lambda out: law.mean(out))(out).shape == (2, 2)
+    # A network without masks is no law.
+    into, onto = law.layers
+    loose = lambda x: latent.bernoulli().log_prob(
+        (onto @ jnp.tanh(into @ x.reshape(-1) + out)).reshape(2, 2), x
+    )
+    assert abs(float(np.exp(jax.jit(jax.vmap(loose))(every)).sum()) - 1.0) > 1e-3
+
+
 # -- latents and factors ----------------------------------------------------------------------
 
 
@@ -152,6 +227,29 @@ def test_scores_of_latents_that_are_factors_and_of_others() -> None:
     # Half of the entropy is told: two of four values are not told apart.
     v = rng.integers(4, size=(4000, 1))
     assert abs(gap(np.concatenate([v // 2, noise[:1000].repeat(4, 0)[:, :1]], 1), v) - 0.5) < 0.02
+
+
+def test_scores_of_several_latents_have_their_limits() -> None:
+    rng = np.random.default_rng(0)
+    factors = rng.integers(5, size=(1000, 3))
+    noise = rng.normal(size=(1000, 3))
+    own = latent.dci(factors + 0.05 * noise, factors)
+    assert min(own) > 0.97
+    assert latent.factor_vae_score(factors + 0.05 * noise, factors) == 1.0
+    # Two latents for each factor: no latent tells of two, but a factor is told by two.
+    both = np.concatenate([factors + 0.3 * noise, factors + 0.3 * noise[::-1]], axis=1)
+    twice = latent.dci(both, factors)
+    assert twice.disentanglement > 0.9 > 0.75 > twice.completeness
+    # Mixed by a rotation they tell all, but none of one factor.
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    mixed = latent.dci(factors @ turn, factors)
+    assert mixed.informativeness > 0.8
+    assert max(mixed[:2]) < 0.6
+    # Noise tells nothing: votes are right by chance.
+    assert latent.dci(noise, factors).informativeness < 0.1
+    assert abs(latent.factor_vae_score(noise, factors) - 1 / 3) < 0.12
+    shape = rng.integers(3, size=(1000, 2))
+    assert min(latent.dci(np.array([2.0, -1.0, 0.5])[shape], shape, (0, 1))) > 0.9
 
 
 def test_sprites_are_whole_and_have_their_factors() -> None:
@@ -193,6 +291,12 @@ def test_divergences_follow_and_are_recorded() -> None:
 
 
 BAD = {
+    "alpha": (lambda: latent.infovae(2.0), "alpha of at most 1"),
+    "lambda": (lambda: latent.infovae(0.0, "1"), "weight='1'"),
+    "one draw": (lambda: latent.mmd(jnp.zeros((1, 2)), jnp.zeros((3, 2))), "two of each"),
+    "law": (lambda: latent.autoregressive(gaussian(), 8), "as Gaussian"),
+    "no width": (lambda: latent.autoregressive(latent.bernoulli()), "no width"),
+    "untrained": (lambda: latent.aggregate(VAE(2), rows()), "call fit(x) first"),
     "weight": (lambda: latent.unscented(-1.0), "weight=-1.0"),
     "no Gaussian": (lambda: latent.sigma_points(latent.ex_post(rows(), 2)), "as Mixture"),
     "widths": (lambda: latent.frechet_distance(rows(), rows()[:, :2]), "of 5 and of 2"),
@@ -200,6 +304,8 @@ BAD = {
     "few encodings": (lambda: latent.ex_post(rows(3), 5), "fewer components"),
     "no encodings": (lambda: latent.ex_post(np.full((9, 2), np.nan)), "finite numbers"),
     "gap": (lambda: latent.mutual_information_gap(rows(), rows(9)), "(n, d) and (n, K)"),
+    "one factor": (lambda: latent.dci(rows(9), rows(9)[:, :1]), "one factor arrived"),
+    "votes": (lambda: latent.factor_vae_score(rows(9), rows(9), votes=1), "votes=1"),
     "one value": (
         lambda: latent.separated_attribute_predictability(rows(9), np.zeros((9, 1))),
         "factor 0 has one value",

@@ -94,6 +94,71 @@ def test_closed_forms_have_the_gradient_of_many_draws_and_no_noise() -> None:
     assert float(jnp.abs(off).max()) > 10
 
 
+# -- graphs ---------------------------------------------------------------------------------------
+
+RING = np.stack([np.arange(6), np.roll(np.arange(6), 1)], axis=1)
+
+
+def test_a_graphs_density_is_that_of_its_pairs() -> None:
+    target = latent.graph_model(6, RING, latent=2, shifts=4)
+    z = np.random.default_rng(0).normal(size=(6, 2))
+    edges = {tuple(sorted(map(int, e))) for e in RING}
+    exact = 0.0
+    for i in range(6):
+        for j in range(i):
+            p = 1.0 / (1.0 + np.exp(-z[i] @ z[j]))
+            there = (j, i) in edges
+            exact += (15 - 6) / 6 * np.log(p) if there else np.log(1.0 - p)
+    x = jnp.asarray(z.reshape(-1), jnp.float32)
+    found = target.terms(x)
+    assert float(found["edges"]) == pytest.approx(exact, rel=1e-5)
+    assert float(found["z"]) == pytest.approx(-0.5 * (z**2).sum() - 6 * np.log(2 * np.pi), rel=1e-5)
+    # From random pairs it is the same in the mean, and not if nodes were paired with themselves.
+    keys = jax.random.split(jax.random.key(0), 2000)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: target.terms(x, key)["edges"]))(keys))
+    se = drawn.std() / 2000**0.5
+    assert abs(drawn.mean() - exact) < 4 * se
+    own = 15 * (np.logaddexp(0, (z**2).sum(axis=1)).mean() - np.logaddexp(0, z @ z.T).mean()) / 5
+    assert abs(own) > 10 * se
+
+
+def test_a_graph_encoder_is_two_convolutions() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 4)) * (rng.uniform(size=(6, 4)) < 0.5)
+    q = paramax.unwrap(latent.graph_encoder(6, RING, x, latent=2, hidden=3))
+    a = np.eye(6)
+    a[RING[:, 0], RING[:, 1]] = a[RING[:, 1], RING[:, 0]] = 1.0
+    a = a / 3.0  # each node has two neighbours and itself
+    numbers = a @ np.maximum(a @ x @ q.first, 0.0) @ q.second
+    post = q.posterior()
+    np.testing.assert_allclose(post.loc, numbers[:, :2].ravel(), atol=1e-5)
+    np.testing.assert_allclose(post.log_scale, 8 * np.tanh(numbers[:, 2:].ravel() / 8), atol=1e-5)
+    alone = np.maximum(x @ q.first, 0.0) @ q.second  # without its neighbours
+    assert np.abs(alone[:, :2].ravel() - np.asarray(post.loc)).max() > 0.05
+    bare = paramax.unwrap(latent.graph_encoder(6, RING, latent=2, hidden=3))
+    same = paramax.unwrap(latent.graph_encoder(6, RING, np.eye(6), latent=2, hidden=3))
+    np.testing.assert_allclose(bare.posterior().loc, same.posterior().loc, atol=1e-6)
+
+
+def test_communities_of_a_graph_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    side = np.arange(40) % 2
+    likely = np.where(side[:, None] == side, 0.5, 0.02)
+    edges = np.argwhere(np.triu(rng.uniform(size=(40, 40)) < likely, 1))
+    fit = ritz.fit(
+        latent.graph_model(40, edges, latent=2, shifts=4),
+        family=latent.graph_encoder(40, edges, latent=2, hidden=8),
+        objective=ritz.objective.negative_elbo(),
+        steps=200,
+        progress=False,
+    )
+    z = latent.node_means(fit)
+    products = z @ z.T
+    alike = side[:, None] == side
+    assert products[alike].mean() > 1.0 > 0.0 > products[~alike].mean()
+    assert fit.status == "ok"
+
+
 # -- bad input ------------------------------------------------------------------------------------
 
 BAD = {
@@ -108,6 +173,10 @@ BAD = {
         "no mean in closed form",
     ),
     "no guide": (lambda x: VAE(2, objective=latent.guided_elbo(5)).fit(x), "guided(...)"),
+    "twice": (lambda x: latent.graph_model(6, [[0, 1], [1, 0]]), "arrived twice"),
+    "loop": (lambda x: latent.graph_encoder(6, [[1, 1]]), "two different nodes"),
+    "pairs": (lambda x: latent.graph_model(6, [0, 1]), "expected pairs"),
+    "nodes": (lambda x: latent.graph_encoder(6, RING, np.ones((5, 2))), "expected (6, f)"),
     "no steps": (lambda x: latent.guided_elbo(0), "steps=0"),
 }
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import paramax
 import pytest
 
 import ritz
@@ -176,3 +177,56 @@ def test_one_that_is_watched_does_no_more_than_it_can() -> None:
     inner = ritz.solver.ivon(1e-3, ess=10.0).solver()
     with pytest.raises(ritz.RitzError, match="sets its own parameters"):
         counted(ritz.solver.early_stopping(inner, {"x": jnp.zeros(1)}))
+
+
+def test_an_autoregressive_law_of_classes_has_mass_one_and_its_draws() -> None:
+    law = latent.autoregressive(latent.categorical(3), 9, 8).for_data(np.zeros((2, 3)))
+    out = jnp.asarray(np.random.default_rng(0).normal(size=9), jnp.float32)
+    every = jnp.asarray(np.indices((3,) * 3).reshape(3, -1).T, jnp.float32)
+    mass = np.exp(np.asarray(jax.jit(jax.vmap(lambda x: law.log_prob(out, x)))(every), np.float64))
+    assert abs(mass.sum() - 1.0) < 1e-5
+    draws = jax.jit(jax.vmap(lambda k: law.sample(out, k)))(
+        jax.random.split(jax.random.key(0), 20_000)
+    )
+    number = (np.asarray(draws) @ [9, 3, 1]).astype(int)
+    share = np.bincount(number, minlength=27) / 20_000
+    assert (np.abs(share - mass) < 4.5 * np.sqrt(mass * (1 - mass) / 20_000)).all()
+    # Logits of a value change with those before it alone.
+    logits = jax.jit(lambda x: law.logits(out, x))
+    one, two = logits(jnp.array([0.0, 1.0, 2.0])), logits(jnp.array([0.0, 2.0, 2.0]))
+    changed = np.abs(np.asarray(one - two)).max(axis=0) > 0
+    assert changed.tolist() == [False, False, True]
+    assert jax.jit(lambda out: law.mean(out))(out).shape == (3, 3)
+
+
+def test_codes_that_go_together_are_drawn_together() -> None:
+    """Two codes that are always equal: all mass is on pairs of equal ones."""
+    rng = np.random.default_rng(0)
+    x = rng.choice([-2.0, 0.0, 2.0], size=(300, 1)) + 0.05 * rng.normal(size=(300, 4))
+    vae = VAE(
+        2,
+        likelihood=gaussian(0.2, each=False),
+        encoder=mlp(),
+        decoder=mlp(),
+        prior=latent.codebook(3, 1),
+        objective=latent.vector_quantised(decay=0.8, restart=0.1),
+        epochs=30,
+        lr=0.02,
+        batch=50,
+        validation=0.0,
+        progress=False,
+    ).fit(x)
+    pairs = {tuple(row) for row in vae.codes(x).astype(int).tolist()}
+    assert len(pairs) == 3
+    learned = latent.fit_codes(vae, x, 16, steps=300, lr=0.02)
+    assert learned.fit_codes_.reasons == ()
+    keys = jax.random.split(jax.random.key(0), 200)
+
+    def strange(prior: Any) -> float:
+        """The share of drawn pairs that no row has."""
+        drawn = jax.vmap(lambda key: prior.nearest(prior.sample(key)))(keys)
+        return sum(tuple(row) not in pairs for row in drawn.tolist()) / 200
+
+    assert strange(paramax.unwrap(learned.fit_.target.prior)) < 0.05
+    assert strange(vae.fit_.target.prior) > 0.4
+    assert vae.fit_.target.prior.law is None

@@ -10,15 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ritz import _adapt
-from ritz._compile import compile, spent
+from ritz._compile import spent
 from ritz._conditionals import conditionals
 from ritz._errors import RitzError
 from ritz._posterior import DRAWS, drawn, smooth
+from ritz._precision import rounded
 from ritz._proposal import NEGLIGIBLE, modes_of, proposal, scales
-from ritz._runs import POINTS, Runs, first_run, loss_of
+from ritz._runs import Runs, first_run, loss_of
+from ritz._starts import BOXES, POINTS, around, far_from, near
 from ritz._verdict import coordinate
 from ritz.diagnose import PSIS
-from ritz.family import FullRank, Mixture, full_rank
+from ritz.family import Mixture, full_rank
 from ritz.solver._natural_gradient import SIDE_BY_SIDE, held
 from ritz.solver._run import Result
 
@@ -29,10 +31,6 @@ _FEWER_STARTS = 100
 # Numbers of data that the gradients of a step look at, at most: seconds a step. Where they are so
 # many that they are not looked at side by side, it is one other start each, too.
 _LOOKED_AT = 1 << 32
-# Half the width of the box around the first start that each other one is drawn from.
-_BOXES = (1.0, 2.0)
-# As many more are this many standard deviations from where the first one led, for modes far away.
-_FAR = (3.0, 30.0)
 # Draws by which a proposal is looked at, and how often a part that it misses is searched for.
 _LOOK, _ROUNDS = 4000, 4
 # No part is searched for where k-hat is below this, and weights leave this share of the draws.
@@ -53,6 +51,7 @@ class Found(NamedTuple):
         evaluations: gradients of all runs; a log density that was looked at counts a third.
         decisions: what was done and why, a line each.
         refitted: whether the proposal has learned from its weights.
+        rounding: why all of it should be done in float64; None where it need not.
     """
 
     target: Any
@@ -61,6 +60,7 @@ class Found(NamedTuple):
     evaluations: float
     decisions: list[str]
     refitted: bool
+    rounding: str | None
 
 
 def serves(target: Any) -> bool:
@@ -126,6 +126,9 @@ def search(
     if best.stop_reason == "steps" and loss[-min(len(loss), 10)] - loss[-1] > _MOVING:
         moving = f"the search was still moving after {best.steps:,} steps"
         best = dataclasses.replace(best, message=moving)
+    if runs.rounding is not None and not best.message:
+        told = f"{runs.rounding}: use jax.config.update('jax_enable_x64', True), or no budget"
+        best = dataclasses.replace(best, message=told)
     result = dataclasses.replace(
         best, steps=runs.steps, run_seconds=runs.seconds, compiled=runs.compiled
     )
@@ -137,6 +140,7 @@ def search(
         runs.cost + 2 * POINTS + runs.seen / 3,
         [*runs.lines, "draws resampled by Pareto-smoothed importance weights"],
         runs.refitted,
+        runs.rounding,
     )
 
 
@@ -145,13 +149,17 @@ def _explore(runs: Runs, first: Any, how: str) -> None:
     runs.lines += first_run(runs, first)
     target, first = runs.target, runs.first
     large = _looked_at(target) > SIDE_BY_SIDE
-    several = 1 if large or target.dim > _FEWER_STARTS else len(_BOXES)
-    near = [full_rank(target, x) for x in _around(target, first, runs.rng)[:several]]
-    far = [] if runs.ended else _far_from(runs.ends[0][0], target, runs.rng)[:several]
-    for start in (*near, *far):
+    several = 1 if large or target.dim > _FEWER_STARTS else len(BOXES)
+    close = [full_rank(target, x) for x in around(target, first, runs.rng)[:several]]
+    far = [] if runs.ended else far_from(runs.ends[0][0], target, runs.rng)[:several]
+    for start in (*close, *far):
         if runs.ended or not runs.afford(0.0) or not runs.go(start):
             break
     modes = modes_of(runs.fine)
+    if not runs.ended:
+        runs.rounding = rounded(modes[0][0], target, runs.key)
+        if runs.rounding is not None and runs.budget is None:
+            return
     runs.lines.append(_of_starts(how, runs, modes))
     if large:
         runs.lines.append("fewer starts than for small data, and gradients one after another")
@@ -159,7 +167,7 @@ def _explore(runs: Runs, first: Any, how: str) -> None:
     while looks < _ROUNDS and not runs.ended and runs.afford(_LOOK / 3):
         at = _missed(proposal(modes, _LOOKING), target, runs.key, looks)
         rough, looks, runs.seen = at is not None, looks + 1, runs.seen + _LOOK
-        if at is None or not runs.go(_near(modes[0][0], at)):
+        if at is None or not runs.go(near(modes[0][0], at)):
             break
         modes = modes_of(runs.fine)
         if not any(end is runs.ends[-1] for end in modes):
@@ -229,52 +237,6 @@ def _missed(q: Mixture, target: Any, key: Any, asked: int) -> Any:
     if _fine(smooth(weights)):
         return None
     return jnp.asarray(pool["x"][int(np.nanargmax(weights))])
-
-
-def _near(q: FullRank, at: Any) -> FullRank:
-    """A start at a point, a fifth as wide as a Gaussian."""
-    return dataclasses.replace(q, loc=at, log_scale=q.log_scale - float(np.log(5.0)))
-
-
-def _scores(target: Any, points: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients at `POINTS` points, and where they and the density are finite."""
-
-    def at(target: Any, points: Any) -> Any:
-        value, score = jax.lax.map(jax.value_and_grad(target.log_density), points)
-        return score, jnp.isfinite(value) & jnp.isfinite(score).all(axis=1)
-
-    score, fine = compile(at, target, points, quick=True)(target, points)
-    return np.asarray(score, float), np.asarray(fine)
-
-
-def _around(target: Any, first: Any, rng: Any) -> list[Any]:
-    """Other starts: drawn around the first, nearer where the density is not finite there."""
-    unit = rng.uniform(-1.0, 1.0, (len(_BOXES), 1, target.dim))
-    halvings = 0.5 ** np.arange(POINTS // len(_BOXES))
-    steps = np.asarray(_BOXES)[:, None, None] * halvings[:, None]
-    points = (np.asarray(first) + steps * unit).reshape(POINTS, -1)
-    points = jnp.asarray(points, first.dtype)
-    fine = _scores(target, points)[1].reshape(len(_BOXES), -1)
-    at = [k * fine.shape[1] + int(np.argmax(row)) for k, row in enumerate(fine) if row.any()]
-    return [points[k] for k in at]
-
-
-def _far_from(q: FullRank, target: Any, rng: Any) -> list[FullRank]:
-    """Narrow starts far out in the scale of a Gaussian, where scores point elsewhere.
-
-    Those of the Gaussian point back to its mean; another mode pulls aside.
-    """
-    tril, loc = (np.asarray(v, float) for v in (q.scale_tril, q.loc))
-    z = rng.normal(size=(POINTS, q.dim))
-    far = np.geomspace(*_FAR, POINTS)[:, None]
-    z *= far / np.linalg.norm(z, axis=1, keepdims=True)
-    with np.errstate(over="ignore", invalid="ignore"):  # where nothing holds a Gaussian back
-        points = jnp.asarray((loc + z @ tril.T).astype(q.loc.dtype))
-        score, fine = _scores(target, points)
-        pull = score @ tril
-        back = -(pull * z).sum(axis=1) / np.linalg.norm(pull, axis=1) / far[:, 0]
-    order = np.argsort(np.where(fine & np.isfinite(back), back, np.inf), kind="stable")
-    return [_near(q, points[k]) for k in order[: len(_BOXES)] if fine[k]]
 
 
 def _of_starts(how: str, runs: Runs, modes: list[Any]) -> str:

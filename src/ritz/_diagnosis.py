@@ -110,6 +110,8 @@ def _of_scores(fit: Any, found: dict[str, tuple[Any, str]]) -> None:
         where = coordinate(fit.target, worst) if worst < d else "a principal axis"
         told.append(f"{what} {off[worst]:+.2f} ± {se[worst]:.2f} at {where}")
     found["Stein"] = identity, "identities, zero for right draws: " + ", ".join(told)
+    if fit.distinct < 2:  # one draw holds all the weight
+        return
     distance = ksd(x, scores)
     surely = "" if distance.p_value < TOLD else "not "
     found["KSD"] = (

@@ -32,8 +32,9 @@ def modes_of(ends: list[tuple[FullRank, Result]]) -> list[tuple[FullRank, Result
 def _apart(a: FullRank, b: FullRank) -> bool:
     """Whether some mean is further off than a standard deviation."""
     variance = lambda q: (np.asarray(q.scale_tril, float) ** 2).sum(1)
-    sd = np.sqrt(0.5 * (variance(a) + variance(b)))
-    return bool((np.abs(np.asarray(a.loc, float) - np.asarray(b.loc, float)) / sd).max() > 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):  # where nothing holds a Gaussian back
+        sd = np.sqrt(0.5 * (variance(a) + variance(b)))
+        return bool((np.abs(np.asarray(a.loc, float) - np.asarray(b.loc, float)) / sd).max() > 1.0)
 
 
 def scales(d: int) -> tuple[float, ...]:

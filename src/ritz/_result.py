@@ -16,6 +16,7 @@ from ritz._draws import at_keys, at_rows
 from ritz._errors import RitzError, whole_number
 from ritz._measures import Estimate
 from ritz._posterior import DRAWS
+from ritz._precision import as_made
 from ritz._refine import refine
 from ritz._verdict import reasons
 from ritz.diagnose import PSIS
@@ -25,13 +26,15 @@ from ritz.solver import History
 from ritz.target import AbstractTarget
 
 
+@as_made
 @dataclasses.dataclass(eq=False, repr=False)
 class Fit:
     """The posterior that `ritz.fit` found.
 
     Everything here answers from the same posterior: the family `q`, or q corrected by importance
     weights where `correction` says so. What the family or the target cannot do is absent:
-    `hasattr(fit, "predict")` is False for a plain log density.
+    `hasattr(fit, "predict")` is False for a plain log density. Methods run in the precision that
+    the fit was made in, `info["dtype"]`, whichever is on.
 
     Attributes:
         q: the fitted family, over the target's unconstrained vector.

@@ -10,6 +10,7 @@ import paramax
 
 from ritz._draws import generator
 from ritz._mesh import agreed, mesh_of
+from ritz._starts import POINTS
 from ritz.estimator import pathwise
 from ritz.family import FullRank, Mixture, full_rank
 from ritz.objective import Problem, negative_elbo
@@ -17,8 +18,6 @@ from ritz.solver import natural_gradient, run
 from ritz.solver._run import Result
 from ritz.target._centring import centred, chosen, hierarchical, moved
 
-# Points that such starts are chosen from.
-POINTS = 32
 # Far more than are needed: a run ends by itself. Those from other starts may end early.
 _STEPS, _OTHER_STEPS = 1000, 150
 # Runs at most to find how far to centre, what change of it is none, and what is as good as an end.
@@ -48,6 +47,8 @@ class Runs:
         # its weights.
         self.proposal: Mixture | None = None
         self.refitted = False
+        # What float32 does to the density, where it is too much.
+        self.rounding: str | None = None
         self.cost, self.seconds, self.steps = 0.0, 0.0, 0
         self.compiled = self.ended = False
 

@@ -217,7 +217,8 @@ def heavy_tails(
     names, columns = [], []
     for site in target.sites:
         drawn = np.asarray(values[site.name])
-        if drawn.dtype.kind == "f" and np.isfinite(drawn).all():
+        whole = drawn.dtype.kind != "f" or (drawn == np.round(drawn)).all()  # such as classes
+        if not whole and np.isfinite(drawn).all():
             columns.append(drawn.reshape(len(drawn), -1).astype(np.float64))
             names += labels(site.name, site.shape)
     if not columns:

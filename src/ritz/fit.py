@@ -17,6 +17,7 @@ from ritz._compile import spent
 from ritz._errors import RitzError
 from ritz._mesh import as_mesh, mesh_of, told, writes
 from ritz._models import targeted
+from ritz._precision import doubled
 from ritz._result import Fit
 from ritz.objective import AbstractObjective, Problem
 from ritz.solver import AbstractSolver, Budget, run
@@ -60,6 +61,8 @@ def fit(
     resampled from that mixture by Pareto-smoothed importance weights. Sites of a NumPyro model that
     are normal, log-normal or Student-t with a location or scale that depends on other sites are
     seen in coordinates between centred and non-centred, each element as far as data say of it.
+    Where rounding in float32 spoils the log density, as of a matrix that has no Cholesky factor
+    any more, all of it is done in float64, but for fits with a `budget` or a `mesh`.
     `Fit.explain` tells what was found on the way. Elsewhere the defaults are those of each
     argument.
 
@@ -166,6 +169,24 @@ def fit(
     if batches is None and all(part is None for part in asked) and _automatic.serves(target):
         x, how = _parts.point_of(target, init, start_key)
         found = _automatic.search(target, x, how, run_key, kept=kept, **looped)
+        if found.rounding is not None and limit is None:
+            with jax.enable_x64(True):
+                own = doubled(model) if isinstance(model, AbstractTarget) else model
+                better = fit(
+                    own,
+                    data,
+                    discrete=discrete,
+                    init=init,
+                    seed=seed,
+                    callbacks=callbacks,
+                    progress=progress,
+                    strict=strict,
+                )
+            better.info["decisions"].insert(0, f"in float64, as {found.rounding}")
+            better.info["evaluations"] += found.evaluations
+            better.info["compile_seconds"] = spent() - spent_before
+            better.info["total_seconds"] = time.perf_counter() - began
+            return better
         target, q, result = found.target, found.q, found.result
         made = {
             "objective": "NegativeELBO",

@@ -26,6 +26,7 @@ from ritz._errors import RitzError
 from ritz._fit_file import Parsed, parse
 from ritz._mesh import mesh_of, writes
 from ritz._models import targeted as make_target
+from ritz._precision import precision_of
 from ritz._result import Fit
 from ritz.target import AbstractTarget, SavedTarget, float_dtype
 from ritz.target._centring import centred, fits
@@ -191,6 +192,13 @@ def load(
     """
     path = Path(os.path.expanduser(path))
     meta, arrays = _read(path)
+    with precision_of(meta.get("info")):
+        return _assembled(path, meta, arrays, model, data, family)
+
+
+def _assembled(
+    path: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray], model: Any, data: Any, own: Any
+) -> Fit:
     try:
         found = parse(meta, arrays)
     except Exception as error:  # a damaged file may hold anything
@@ -202,7 +210,7 @@ def load(
         target, _, binding = make_target(model, data, None if given else drawn or None)
         _check_same(path, found.target, target)
         target = _load_trained(path, found, target)
-    q = _load_family(path, found, target, family)
+    q = _load_family(path, found, target, own)
     fit = Fit(
         q=q,
         target=target,

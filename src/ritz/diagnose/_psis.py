@@ -110,6 +110,8 @@ def _smooth_tail(lw: np.ndarray) -> float:
     tail_size = math.ceil(min(s / 5, 3 * math.sqrt(s)))
     cutoff = max(np.sort(lw)[-tail_size - 1], math.log(np.finfo(float).tiny))
     tail = np.flatnonzero(lw > cutoff)
+    if cutoff == lw.max():  # as many as the tail should have are equal, so that there is none
+        return 0.0
     if tail.size <= 4:
         return math.inf
     tail = tail[np.argsort(lw[tail], kind="stable")]
@@ -138,11 +140,13 @@ def fit_pareto(x: np.ndarray) -> tuple[float, float]:
     b = 1.0 - np.sqrt(grid / (np.arange(1, grid + 1) - 0.5))
     b = b / (3.0 * x[int(n / 4 + 0.5) - 1]) + 1.0 / x[-1]
     k = np.log1p(-b[:, None] * x).mean(axis=1)
-    loglik = n * (np.log(-b / k) - k - 1.0)
+    rate = np.where(b == 0, 1.0 / x.mean(), -b / np.where(b == 0, 1.0, k))  # b = 0: exponential
+    loglik = n * (np.log(rate) - k - 1.0)
     weight = np.exp(loglik - loglik.max())
     weight /= weight.sum()
     keep = weight >= 10 * np.finfo(float).eps
     weight, b = weight[keep] / weight[keep].sum(), b[keep]
     b_mean = float((b * weight).sum())
     k_mean = float(np.log1p(-b_mean * x).mean())
-    return (n * k_mean + 10 * 0.5) / (n + 10), -k_mean / b_mean
+    sigma = x.mean() if b_mean == 0 else -k_mean / b_mean
+    return (n * k_mean + 10 * 0.5) / (n + 10), float(sigma)

@@ -1,5 +1,6 @@
 """Latent-variable models of rows of data: variational autoencoders and their parts."""
 
+from ritz.latent._aggregate import Aggregate, aggregate
 from ritz.latent._analytic import (
     AnalyticELBO,
     Guided,
@@ -9,10 +10,12 @@ from ritz.latent._analytic import (
     guided_elbo,
 )
 from ritz.latent._ard import ARD, ArdELBO, ard, ard_elbo, relevance
+from ritz.latent._autoregressive import Autoregressive, autoregressive
 from ritz.latent._balanced import Balanced, balanced
 from ritz.latent._binary import Bernoulli, ContinuousBernoulli, bernoulli, continuous_bernoulli
 from ritz.latent._bound import AbstractRowLoss, LatentELBO, LatentIWAE, elbo, importance
 from ritz.latent._capacity import LatentCapacity, capacity
+from ritz.latent._code_law import CodeLaw, fit_codes
 from ritz.latent._codebook import Codebook, codebook
 from ritz.latent._counts import (
     Multinomial,
@@ -23,7 +26,13 @@ from ritz.latent._counts import (
     poisson,
 )
 from ritz.latent._diagnosis import LatentDiagnosis
-from ritz.latent._disentanglement import mutual_information_gap, separated_attribute_predictability
+from ritz.latent._disentanglement import (
+    DCI,
+    dci,
+    factor_vae_score,
+    mutual_information_gap,
+    separated_attribute_predictability,
+)
 from ritz.latent._divergence_target import (
     TargetDivergence,
     gaussian_quantised,
@@ -33,7 +42,9 @@ from ritz.latent._encoder import AbstractPosterior, Encoder, diagonal, point
 from ritz.latent._ex_post import ex_post
 from ritz.latent._frechet import frechet_distance
 from ritz.latent._gaussian import Gaussian, gaussian
+from ritz.latent._graph import GraphEncoder, GraphModel, graph_encoder, graph_model, node_means
 from ritz.latent._hierarchy import Levels, hierarchical, levels
+from ritz.latent._infovae import LatentInfo, infovae, mmd
 from ritz.latent._levels import Categorical, DiscretisedLogistic, categorical, discretised_logistic
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.latent._model import LatentModel, latent_model
@@ -50,26 +61,33 @@ from ritz.latent._vae import VAE
 
 __all__ = [
     "ARD",
+    "DCI",
     "VAE",
     "AbstractLikelihood",
     "AbstractPosterior",
     "AbstractRowLoss",
+    "Aggregate",
     "AnalyticELBO",
     "ArdELBO",
+    "Autoregressive",
     "Balanced",
     "Bernoulli",
     "Categorical",
+    "CodeLaw",
     "Codebook",
     "ContinuousBernoulli",
     "DiscretisedLogistic",
     "Encoder",
     "Gaussian",
+    "GraphEncoder",
+    "GraphModel",
     "Guided",
     "GuidedELBO",
     "LatentCapacity",
     "LatentDiagnosis",
     "LatentELBO",
     "LatentIWAE",
+    "LatentInfo",
     "LatentModel",
     "LatentUnscented",
     "Levels",
@@ -78,9 +96,11 @@ __all__ = [
     "Poisson",
     "TargetDivergence",
     "VectorQuantised",
+    "aggregate",
     "analytic_elbo",
     "ard",
     "ard_elbo",
+    "autoregressive",
     "balanced",
     "bernoulli",
     "capacity",
@@ -88,23 +108,31 @@ __all__ = [
     "codebook",
     "continuous_bernoulli",
     "convolutional",
+    "dci",
     "diagonal",
     "discretised_logistic",
     "elbo",
     "ex_post",
+    "factor_vae_score",
+    "fit_codes",
     "frechet_distance",
     "gaussian",
     "gaussian_quantised",
+    "graph_encoder",
+    "graph_model",
     "guided",
     "guided_elbo",
     "hierarchical",
     "importance",
+    "infovae",
     "latent_model",
     "levels",
     "mlp",
+    "mmd",
     "multinomial",
     "mutual_information_gap",
     "negative_binomial",
+    "node_means",
     "perplexity",
     "point",
     "poisson",

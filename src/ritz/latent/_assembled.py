@@ -10,6 +10,7 @@ import paramax
 from ritz._errors import RitzError, whole_number
 from ritz.data import Table
 from ritz.family import AbstractFamily, MeanField
+from ritz.latent._bound import AbstractRowLoss, elbo
 from ritz.latent._encoder import AbstractPosterior, Encoder, Given, diagonal, point
 from ritz.latent._gaussian import gaussian
 from ritz.latent._hierarchy import hierarchical, levels
@@ -95,6 +96,21 @@ def likelihood_of(given: Any) -> AbstractLikelihood:
             "bernoulli() or gaussian()"
         )
     return given
+
+
+def objective_of(given: Any) -> AbstractRowLoss:
+    """The objective that was asked for; the bound where none was.
+
+    Raises:
+        RitzError: for something else.
+    """
+    found = elbo() if given is None else given
+    if not isinstance(found, AbstractRowLoss):
+        raise RitzError(
+            f"objective arrived as {type(found).__name__}, expected one of ritz.latent such as "
+            "elbo() or importance(K)"
+        )
+    return found
 
 
 def latent_of(given: Any) -> int | tuple[int, ...]:
@@ -196,3 +212,36 @@ def named(x: Any, given: Any) -> dict[str, np.ndarray]:
             f"given holds {len(values)} rows, but there are {len(rows['x'])}; pass one for each"
         )
     return rows | {"given": values}
+
+
+def like(target: LatentModel, x: np.ndarray, given: Any) -> dict[str, Any]:
+    """Rows as those that a model was trained on.
+
+    Raises:
+        RitzError: for another shape, or `given` where it takes none or none where it does.
+    """
+    wanted = target.observed[0].shape
+    if x.shape[1:] != wanted:
+        raise RitzError(f"rows of shape {x.shape[1:]} arrived, expected {wanted}")
+    return {"x": jnp.asarray(x)} | given_like(target, given, len(x))
+
+
+def given_like(target: LatentModel, given: Any, n: int) -> dict[str, Any]:
+    """What n rows are given, as those that a model was trained on.
+
+    Raises:
+        RitzError: for another shape, or where it takes none or needs one.
+    """
+    seen = target.seen.get("given")
+    if seen is None and given is None:
+        return {}
+    if seen is None or given is None:
+        raise RitzError(
+            "this VAE was trained without given=, and takes none"
+            if seen is None
+            else "this VAE is conditional: pass given=, what each row is given"
+        )
+    values = rows_of(given)
+    if values.shape != (n, *seen.shape[1:]):
+        raise RitzError(f"given of shape {values.shape} arrived, expected {(n, *seen.shape[1:])}")
+    return {"given": jnp.asarray(values)}

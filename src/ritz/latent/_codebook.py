@@ -73,7 +73,7 @@ class Codebook(AbstractFamily):
         if self.law is None:
             numbers = jax.random.randint(key, (self.places,), 0, len(self.codes))
         else:
-            numbers = self.law.sample(key)
+            numbers = self.law.sample(key).astype(int)
         return self.vector(numbers)
 
 

@@ -1,6 +1,5 @@
 """Variational autoencoders, for arrays."""
 
-import inspect
 from typing import Any
 
 import jax
@@ -10,18 +9,22 @@ import paramax
 
 from ritz._draws import at_rows
 from ritz._errors import RitzError, whole_number
+from ritz._sklearn import Estimator
 from ritz.data import batches
 from ritz.fit import fit as fit_
 from ritz.latent._assembled import (
     assembled,
+    given_like,
     latent_of,
+    like,
     likelihood_of,
     named,
+    objective_of,
     posterior_of,
     rows_of,
     split,
 )
-from ritz.latent._bound import AbstractRowLoss, elbo, log_weights
+from ritz.latent._bound import log_weights
 from ritz.latent._codebook import Codebook
 from ritz.latent._diagnosis import LatentDiagnosis, diagnosis
 from ritz.latent._encoder import centre
@@ -32,7 +35,7 @@ _EVERY = 25  # steps between looks at the rows kept aside, at least
 _DRAWS = 16  # for a posterior mean without a closed form
 
 
-class VAE:
+class VAE(Estimator):
     r"""A variational autoencoder: a decoder, a prior, an encoder and a bound, trained together.
 
     .. math:: p_\theta(x) = \int p(z)\,p_\theta(x \mid z)\,dz \ge
@@ -95,29 +98,10 @@ class VAE:
 
     # -- scikit-learn's conventions ---------------------------------------------------------
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """What it was made with."""
-        return {name: getattr(self, name) for name in _names()}
-
-    def set_params(self, **params: Any) -> "VAE":
-        """Change what it was made with.
-
-        Raises:
-            RitzError: for a name that it does not have.
-        """
-        for name, value in params.items():
-            if name not in _names():
-                raise RitzError(f"VAE has no parameter {name!r}; it has {', '.join(_names())}")
-            setattr(self, name, value)
-        return self
-
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import Tags, TargetTags, TransformerTags
 
         return Tags("transformer", TargetTags(required=False), TransformerTags())
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "fit_")
 
     def __repr__(self) -> str:
         return f"VAE(latent={self.latent})"
@@ -153,7 +137,7 @@ class VAE:
                 "smaller batch"
             )
         target, q = self._parts(train)
-        self._objective().suits(target)
+        objective_of(self.objective).suits(target)
         a_pass = many // self.batch
         epochs = max(100, -(-_STEPS // a_pass)) if self.epochs is None else self.epochs
         steps = epochs * a_pass
@@ -168,7 +152,7 @@ class VAE:
             target,
             batches(train, self.batch, seed=self.seed),
             family=q,
-            objective=self._objective(),
+            objective=objective_of(self.objective),
             solver=solver,
             steps=steps,
             seed=self.seed,
@@ -177,19 +161,10 @@ class VAE:
         self.n_features_in_ = int(np.prod(rows["x"].shape[1:]))
         return self
 
-    def _objective(self) -> AbstractRowLoss:
-        found = elbo() if self.objective is None else self.objective
-        if not isinstance(found, AbstractRowLoss):
-            raise RitzError(
-                f"objective arrived as {type(found).__name__}, expected one of ritz.latent such as "
-                "elbo() or importance(K)"
-            )
-        return found
-
     def _parts(self, rows: Any) -> Any:
         """The model and the encoder at their start."""
         latent, likelihood = latent_of(self.latent), likelihood_of(self.likelihood)
-        posterior = posterior_of(self.posterior, self._objective(), latent)
+        posterior = posterior_of(self.posterior, objective_of(self.objective), latent)
         parts = (likelihood, (self.encoder, self.decoder), posterior, self.prior)
         return assembled(rows, latent, *parts, self.seed)
 
@@ -223,10 +198,6 @@ class VAE:
         return at_rows(lambda book, z, _: book.nearest(z), book, self.encode(x, given=given), ())
 
     transform = encode
-
-    def fit_transform(self, x: Any, y: Any = None) -> np.ndarray:
-        """Train on rows, and encode them."""
-        return self.fit(x).encode(x)
 
     def decode(self, z: Any, *, given: Any = None) -> np.ndarray:
         """The mean of rows with these latents, shape (n, ...)."""
@@ -324,36 +295,8 @@ class VAE:
         self.fit_ = read(path, latent_of(self.latent), self._parts)
         return self
 
-    @property
-    def _fitted(self) -> Any:
-        if not hasattr(self, "fit_"):
-            raise RitzError("this VAE has not been trained: call fit(x) first")
-        return self.fit_
-
     def _rows(self, x: Any, given: Any = None) -> dict[str, Any]:
-        wanted, rows = self._fitted.target.observed[0].shape, rows_of(x)
-        if rows.shape[1:] != wanted:
-            raise RitzError(f"rows of shape {rows.shape[1:]} arrived, expected {wanted}")
-        return {"x": jnp.asarray(rows)} | self._given(given, len(rows))
+        return like(self._fitted.target, rows_of(x), given)
 
     def _given(self, given: Any, n: int) -> dict[str, Any]:
-        """What n rows are given, as the model takes it."""
-        seen = self._fitted.target.seen.get("given")
-        if seen is None and given is None:
-            return {}
-        if seen is None or given is None:
-            raise RitzError(
-                "this VAE was trained without given=, and takes none"
-                if seen is None
-                else "this VAE is conditional: pass given=, what each row is given"
-            )
-        values = rows_of(given)
-        if values.shape != (n, *seen.shape[1:]):
-            raise RitzError(
-                f"given of shape {values.shape} arrived, expected {(n, *seen.shape[1:])}"
-            )
-        return {"given": jnp.asarray(values)}
-
-
-def _names() -> list[str]:
-    return [n for n in inspect.signature(VAE.__init__).parameters if n != "self"]
+        return given_like(self._fitted.target, given, n)
