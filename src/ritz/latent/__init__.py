@@ -12,6 +12,7 @@ from ritz.latent._ard import ARD, ArdELBO, ard, ard_elbo, relevance
 from ritz.latent._balanced import Balanced, balanced
 from ritz.latent._binary import Bernoulli, ContinuousBernoulli, bernoulli, continuous_bernoulli
 from ritz.latent._bound import AbstractRowLoss, LatentELBO, LatentIWAE, elbo, importance
+from ritz.latent._brownian import Brownian, brownian, kernel_divergence
 from ritz.latent._capacity import LatentCapacity, capacity
 from ritz.latent._codebook import Codebook, codebook
 from ritz.latent._counts import (
@@ -29,13 +30,23 @@ from ritz.latent._divergence_target import (
     gaussian_quantised,
     target_divergence,
 )
-from ritz.latent._encoder import AbstractPosterior, Encoder, diagonal, point
+from ritz.latent._encoder import AbstractLaw, AbstractPosterior, Encoder, diagonal, point
 from ritz.latent._ex_post import ex_post
 from ritz.latent._frechet import frechet_distance
 from ritz.latent._gaussian import Gaussian, gaussian
 from ritz.latent._hierarchy import Levels, hierarchical, levels
 from ritz.latent._levels import Categorical, DiscretisedLogistic, categorical, discretised_logistic
 from ritz.latent._likelihood import AbstractLikelihood
+from ritz.latent._manifold import (
+    Manifold,
+    Uniform,
+    projective,
+    rotations,
+    sphere,
+    torus,
+    uniform,
+    winding_numbers,
+)
 from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import convolutional, mlp, residual
 from ritz.latent._quantised import (
@@ -51,6 +62,7 @@ from ritz.latent._vae import VAE
 __all__ = [
     "ARD",
     "VAE",
+    "AbstractLaw",
     "AbstractLikelihood",
     "AbstractPosterior",
     "AbstractRowLoss",
@@ -58,6 +70,7 @@ __all__ = [
     "ArdELBO",
     "Balanced",
     "Bernoulli",
+    "Brownian",
     "Categorical",
     "Codebook",
     "ContinuousBernoulli",
@@ -73,16 +86,19 @@ __all__ = [
     "LatentModel",
     "LatentUnscented",
     "Levels",
+    "Manifold",
     "Multinomial",
     "NegativeBinomial",
     "Poisson",
     "TargetDivergence",
+    "Uniform",
     "VectorQuantised",
     "analytic_elbo",
     "ard",
     "ard_elbo",
     "balanced",
     "bernoulli",
+    "brownian",
     "capacity",
     "categorical",
     "codebook",
@@ -99,6 +115,7 @@ __all__ = [
     "guided_elbo",
     "hierarchical",
     "importance",
+    "kernel_divergence",
     "latent_model",
     "levels",
     "mlp",
@@ -108,14 +125,20 @@ __all__ = [
     "perplexity",
     "point",
     "poisson",
+    "projective",
     "relevance",
     "residual",
     "rotated",
+    "rotations",
     "separated_attribute_predictability",
     "sigma_points",
+    "sphere",
     "squared_wasserstein",
     "straight_through",
     "target_divergence",
+    "torus",
+    "uniform",
     "unscented",
     "vector_quantised",
+    "winding_numbers",
 ]
