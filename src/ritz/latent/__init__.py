@@ -14,6 +14,7 @@ from ritz.latent._autoregressive import Autoregressive, autoregressive
 from ritz.latent._balanced import Balanced, balanced
 from ritz.latent._binary import Bernoulli, ContinuousBernoulli, bernoulli, continuous_bernoulli
 from ritz.latent._bound import AbstractRowLoss, LatentELBO, LatentIWAE, elbo, importance
+from ritz.latent._brownian import Brownian, brownian, kernel_divergence
 from ritz.latent._capacity import LatentCapacity, capacity
 from ritz.latent._code_law import CodeLaw, fit_codes
 from ritz.latent._codebook import Codebook, codebook
@@ -38,7 +39,7 @@ from ritz.latent._divergence_target import (
     gaussian_quantised,
     target_divergence,
 )
-from ritz.latent._encoder import AbstractPosterior, Encoder, diagonal, point
+from ritz.latent._encoder import AbstractLaw, AbstractPosterior, Encoder, diagonal, point
 from ritz.latent._ex_post import ex_post
 from ritz.latent._frechet import frechet_distance
 from ritz.latent._gaussian import Gaussian, gaussian
@@ -47,6 +48,16 @@ from ritz.latent._hierarchy import Levels, hierarchical, levels
 from ritz.latent._infovae import LatentInfo, infovae, mmd
 from ritz.latent._levels import Categorical, DiscretisedLogistic, categorical, discretised_logistic
 from ritz.latent._likelihood import AbstractLikelihood
+from ritz.latent._manifold import (
+    Manifold,
+    Uniform,
+    projective,
+    rotations,
+    sphere,
+    torus,
+    uniform,
+    winding_numbers,
+)
 from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import convolutional, mlp, residual
 from ritz.latent._quantised import (
@@ -63,6 +74,7 @@ __all__ = [
     "ARD",
     "DCI",
     "VAE",
+    "AbstractLaw",
     "AbstractLikelihood",
     "AbstractPosterior",
     "AbstractRowLoss",
@@ -72,6 +84,7 @@ __all__ = [
     "Autoregressive",
     "Balanced",
     "Bernoulli",
+    "Brownian",
     "Categorical",
     "CodeLaw",
     "Codebook",
@@ -91,10 +104,12 @@ __all__ = [
     "LatentModel",
     "LatentUnscented",
     "Levels",
+    "Manifold",
     "Multinomial",
     "NegativeBinomial",
     "Poisson",
     "TargetDivergence",
+    "Uniform",
     "VectorQuantised",
     "aggregate",
     "analytic_elbo",
@@ -103,6 +118,7 @@ __all__ = [
     "autoregressive",
     "balanced",
     "bernoulli",
+    "brownian",
     "capacity",
     "categorical",
     "codebook",
@@ -125,6 +141,7 @@ __all__ = [
     "hierarchical",
     "importance",
     "infovae",
+    "kernel_divergence",
     "latent_model",
     "levels",
     "mlp",
@@ -136,14 +153,20 @@ __all__ = [
     "perplexity",
     "point",
     "poisson",
+    "projective",
     "relevance",
     "residual",
     "rotated",
+    "rotations",
     "separated_attribute_predictability",
     "sigma_points",
+    "sphere",
     "squared_wasserstein",
     "straight_through",
     "target_divergence",
+    "torus",
+    "uniform",
     "unscented",
     "vector_quantised",
+    "winding_numbers",
 ]

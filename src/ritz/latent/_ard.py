@@ -74,7 +74,7 @@ class ArdELBO(LatentELBO):
         encoder, prior = paramax.unwrap(q), target.prior
 
         def squares(row: Any, key: Array) -> Array:
-            z, _ = self.drawn(encoder.condition(row), key)
+            z = self.drawn(encoder.condition(row), key)
             return (z**2).mean(axis=0)
 
         n = len(jax.tree.leaves(batch)[0])

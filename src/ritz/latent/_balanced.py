@@ -39,7 +39,7 @@ class Balanced(LatentELBO):
         law = seen.likelihood
 
         def one(row: Any, key: Array) -> Array:
-            z, _ = self.drawn(encoder.condition(row), key)
+            z = self.drawn(encoder.condition(row), key)
             means = jax.vmap(lambda z: law.mean(seen.decode(z, row)))(z)
             return (((row["x"] - means) / law.scale) ** 2).mean(axis=0)
 

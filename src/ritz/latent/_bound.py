@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 from ritz._errors import RitzError, whole_number
 from ritz.family import AbstractFamily, MeanField
 from ritz.latent._codebook import Codebook
+from ritz.latent._encoder import AbstractLaw
 from ritz.latent._hierarchy import Levels
 from ritz.objective import AbstractDirect
 
@@ -79,23 +80,25 @@ class LatentELBO(AbstractRowLoss):
             return self
         return dataclasses.replace(self, step=step)
 
-    def drawn(self, post: Any, key: Key[Array, ""]) -> tuple[Array, Array]:
-        """Draws of a row's latents, and their log densities."""
-        return jax.vmap(post.sample_and_log_prob)(jax.random.split(key, self.draws))
+    def drawn(self, post: Any, key: Key[Array, ""]) -> Array:
+        """Draws of a row's latents."""
+        return jax.vmap(post.sample)(jax.random.split(key, self.draws))
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
         prior = paramax.unwrap(target.prior)
 
         def one(row: Any, key: Array) -> tuple[Array, Array]:
             post = q.condition(row)
-            z, log_q = self.drawn(post, key)
-            fits = jax.vmap(lambda z: target.log_likelihood(z, row))(z).mean()
             each = divergences(post, prior) if self.analytic else None
             if isinstance(prior, Levels) and isinstance(post, Levels):
+                z = self.drawn(post, key)
                 each = jax.vmap(lambda z: post.by_level(z) - prior.by_level(z))(z).mean(axis=0)
             elif each is None:
+                z, log_q = jax.vmap(post.sample_and_log_prob)(jax.random.split(key, self.draws))
                 each = (log_q - jax.vmap(prior.log_prob)(z)).mean()[None]
-            return fits, each
+            else:
+                z = self.drawn(post, key)
+            return jax.vmap(lambda z: target.log_likelihood(z, row))(z).mean(), each
 
         keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
         fits, each = (v.mean(axis=0) for v in jax.vmap(one)(batch, keys))
@@ -138,11 +141,17 @@ def log_weights(q: Any, target: Any, row: Any, keys: Key[Array, " K"]) -> Float[
 
 
 def divergences(q: AbstractFamily, p: AbstractFamily) -> Float[Array, " d"] | None:
-    r""":math:`\mathrm{KL}(q\,\|\,p)` by coordinate, of independent Gaussians; None of others.
+    r""":math:`\mathrm{KL}(q\,\|\,p)` in closed form, in parts that add up; None where it has none.
+
+    Of independent Gaussians by coordinate,
 
     .. math:: \log\frac{\sigma_p}{\sigma_q} + \frac{\sigma_q^2 + (m_q - m_p)^2}{2\sigma_p^2}
         - \frac12.
+
+    Other laws of `ritz.latent` know their own.
     """
+    if isinstance(q, AbstractLaw):
+        return q.divergences(p)
     if not (isinstance(q, MeanField) and isinstance(p, MeanField)):
         return None
     ratio = 2.0 * (q.log_scale - p.log_scale)

@@ -34,6 +34,14 @@ class Given(eqx.Module):
         return ((value - self.shift) / self.scale).reshape(-1)
 
 
+class AbstractLaw(AbstractFamily):
+    """A law of latents that knows its divergence from some priors without drawing."""
+
+    @abc.abstractmethod
+    def divergences(self, prior: Any) -> Float[Array, " k"] | None:
+        r""":math:`\mathrm{KL}(q\,\|\,p)` in parts that add up to it; None from other priors."""
+
+
 class AbstractPosterior(eqx.Module):
     """From the numbers that a network gives for a row to the law of its latents.
 
