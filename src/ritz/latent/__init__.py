@@ -34,6 +34,7 @@ from ritz.latent._ex_post import ex_post
 from ritz.latent._frechet import frechet_distance
 from ritz.latent._gaussian import Gaussian, gaussian
 from ritz.latent._hierarchy import Levels, hierarchical, levels
+from ritz.latent._inverse_lipschitz import Brenier, BrenierMap, InputConvex, brenier
 from ritz.latent._levels import Categorical, DiscretisedLogistic, categorical, discretised_logistic
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.latent._model import LatentModel, latent_model
@@ -58,6 +59,8 @@ __all__ = [
     "ArdELBO",
     "Balanced",
     "Bernoulli",
+    "Brenier",
+    "BrenierMap",
     "Categorical",
     "Codebook",
     "ContinuousBernoulli",
@@ -66,6 +69,7 @@ __all__ = [
     "Gaussian",
     "Guided",
     "GuidedELBO",
+    "InputConvex",
     "LatentCapacity",
     "LatentDiagnosis",
     "LatentELBO",
@@ -83,6 +87,7 @@ __all__ = [
     "ard_elbo",
     "balanced",
     "bernoulli",
+    "brenier",
     "capacity",
     "categorical",
     "codebook",
