@@ -46,6 +46,7 @@ from ritz.latent._gaussian import Gaussian, gaussian
 from ritz.latent._graph import GraphEncoder, GraphModel, graph_encoder, graph_model, node_means
 from ritz.latent._hierarchy import Levels, hierarchical, levels
 from ritz.latent._infovae import LatentInfo, infovae, mmd
+from ritz.latent._inverse_lipschitz import Brenier, BrenierMap, InputConvex, brenier
 from ritz.latent._levels import Categorical, DiscretisedLogistic, categorical, discretised_logistic
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.latent._manifold import (
@@ -84,6 +85,8 @@ __all__ = [
     "Autoregressive",
     "Balanced",
     "Bernoulli",
+    "Brenier",
+    "BrenierMap",
     "Brownian",
     "Categorical",
     "CodeLaw",
@@ -96,6 +99,7 @@ __all__ = [
     "GraphModel",
     "Guided",
     "GuidedELBO",
+    "InputConvex",
     "LatentCapacity",
     "LatentDiagnosis",
     "LatentELBO",
@@ -118,6 +122,7 @@ __all__ = [
     "autoregressive",
     "balanced",
     "bernoulli",
+    "brenier",
     "brownian",
     "capacity",
     "categorical",
