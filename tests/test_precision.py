@@ -97,3 +97,12 @@ def test_a_budget_is_kept_to() -> None:
     assert fit.info["dtype"] == "float32"
     assert fit.status == "doubtful"
     assert "use jax.config.update('jax_enable_x64', True), or no budget" in fit.reasons[0]
+
+
+def test_it_is_resumed_to_the_same_bits(tmp_path) -> None:
+    target = from_log_density(rough, jnp.zeros(2))
+    fit = ritz.fit(target, checkpoint=tmp_path / "kept", progress=False)
+    again = ritz.resume(tmp_path / "kept", target, progress=False)
+    assert again.info["dtype"] == "float64"
+    np.testing.assert_array_equal(again.sample(10), fit.sample(10))
+    assert again.explain() == fit.explain()

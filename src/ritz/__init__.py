@@ -4,6 +4,7 @@ What is named here is imported when it is first used, so that `ritz --help` does
 """
 
 import importlib
+import importlib.metadata
 import os
 import sys
 from types import ModuleType
@@ -86,6 +87,8 @@ _HOMES = {
 
 class _Lazy(ModuleType):
     def __getattr__(self, name: str) -> Any:
+        if name == "__version__":
+            return importlib.metadata.version("ritz")
         if name not in __all__:
             raise AttributeError(f"module 'ritz' has no attribute {name!r}")
         module = importlib.import_module(f"ritz.{_HOMES.get(name, name)}")
