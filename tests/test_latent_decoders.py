@@ -82,6 +82,55 @@ def test_pairs_keep_apart_after_training_where_a_plain_decoder_lets_them_meet() 
     assert least(*np.asarray(jax.vmap(jax.vmap(plain))(z))) < level
 
 
+# -- sorted projections ---------------------------------------------------------------------------
+
+
+def test_sliced_distances_are_those_of_sorted_points_and_of_a_shift() -> None:
+    rng = np.random.default_rng(0)
+    sliced = latent.squared_sliced_wasserstein
+    x, y = (jnp.asarray(rng.normal(size=(64, 1)), float) for _ in range(2))
+    # On a line every direction is one of two, and the best transport is known.
+    exact = float(((np.sort(x, axis=0) - np.sort(y + 1.0, axis=0)) ** 2).mean())
+    assert float(sliced(x, y + 1.0, KEY, 3)) == pytest.approx(exact, rel=1e-5)
+    assert float(((x - y - 1.0) ** 2).mean()) > 2.0 * exact  # not sorted
+    # A shift by c is |c|^2 / d on average: along each direction its projection, squared.
+    z = jnp.asarray(rng.normal(size=(50, 4)), float)
+    shift = jnp.array([1.0, -2.0, 0.5, 0.0])
+    each = jax.vmap(lambda k: sliced(z, z[::-1] + shift, k, 1))(jax.random.split(KEY, 4000))
+    off = float(each.mean() - (shift**2).sum() / 4.0)
+    assert abs(off) < 4.0 * float(each.std()) / 4000**0.5
+
+
+def on_a_ring(key: Any) -> Any:
+    angle = 2.0 * jnp.pi * jax.random.uniform(key)
+    return jnp.array([jnp.cos(angle), jnp.sin(angle)])
+
+
+def test_encodings_are_led_to_a_prior_without_a_density() -> None:
+    x = np.random.default_rng(0).normal(size=(400, 3))
+
+    def off(objective: Any) -> float:
+        vae = VAE(
+            2,
+            encoder=latent.mlp(16),
+            decoder=latent.mlp(),
+            prior=latent.samplable(on_a_ring),
+            objective=objective,
+            epochs=60,
+            batch=100,
+            lr=1e-2,
+            validation=0.0,
+            progress=False,
+        ).fit(x)
+        assert vae.sample(5).shape == (5, 3)
+        drawn = jax.vmap(on_a_ring)(jax.random.split(KEY, 400))
+        z = jnp.asarray(vae.encode(x), float)
+        return float(latent.squared_sliced_wasserstein(z, drawn, KEY, 200))
+
+    assert off(latent.swae(20.0)) < 0.05
+    assert off(latent.reconstruction()) > 0.1  # nothing leads them
+
+
 # -- bad input ------------------------------------------------------------------------------------
 
 BAD = {
@@ -89,6 +138,17 @@ BAD = {
     "a width": (lambda x: latent.brenier(0), "brenier=0"),
     "a constant": (lambda x: latent.brenier(8, inverse_lipschitz=-1.0), "inverse_lipschitz=-1.0"),
     "more latents than values": (lambda x: VAE(5, decoder=latent.brenier(8)).fit(x), "do not fit"),
+    "no function": (lambda x: latent.samplable(3), "draw=3"),
+    "draws of another shape": (
+        lambda x: VAE(3, prior=latent.samplable(on_a_ring), objective=latent.swae()).fit(x),
+        "draws of shape (2,)",
+    ),
+    "a weight": (lambda x: latent.swae(-1.0), "weight=-1.0"),
+    "no projection": (lambda x: latent.swae(projections=0), "projections=0"),
+    "numbers of points": (
+        lambda x: latent.squared_sliced_wasserstein(jnp.ones((3, 2)), jnp.ones((4, 2)), KEY),
+        "3 and 4 points",
+    ),
 }
 
 

@@ -68,6 +68,9 @@ from ritz.latent._quantised import (
     straight_through,
     vector_quantised,
 )
+from ritz.latent._reconstruction import Reconstruction, reconstruction
+from ritz.latent._sliced import squared_sliced_wasserstein
+from ritz.latent._swae import LatentSliced, Samplable, samplable, swae
 from ritz.latent._unscented import LatentUnscented, sigma_points, squared_wasserstein, unscented
 from ritz.latent._vae import VAE
 
@@ -106,12 +109,15 @@ __all__ = [
     "LatentIWAE",
     "LatentInfo",
     "LatentModel",
+    "LatentSliced",
     "LatentUnscented",
     "Levels",
     "Manifold",
     "Multinomial",
     "NegativeBinomial",
     "Poisson",
+    "Reconstruction",
+    "Samplable",
     "TargetDivergence",
     "Uniform",
     "VectorQuantised",
@@ -159,15 +165,19 @@ __all__ = [
     "point",
     "poisson",
     "projective",
+    "reconstruction",
     "relevance",
     "residual",
     "rotated",
     "rotations",
+    "samplable",
     "separated_attribute_predictability",
     "sigma_points",
     "sphere",
+    "squared_sliced_wasserstein",
     "squared_wasserstein",
     "straight_through",
+    "swae",
     "target_divergence",
     "torus",
     "uniform",
