@@ -148,7 +148,7 @@ def test_a_step_of_the_automatic_prior_is_the_conjugate_update() -> None:
     key, batch = jax.random.key(5), {"x": jnp.asarray(X[:100])}
     new = objective.revise(q, target, key, batch)[1].prior
     encoder = paramax.unwrap(q)
-    draw = lambda x, key: objective.drawn(encoder.condition({"x": x}), key)[0][0]
+    draw = lambda x, key: objective.drawn(encoder.condition({"x": x}), key)[0]
     z = np.asarray(jax.vmap(draw)(batch["x"], jax.random.split(key, 100)), np.float64)
     np.testing.assert_allclose(new.shape, 2.0 + 50.0, rtol=1e-6)
     np.testing.assert_allclose(new.rate, 3.0 + 0.5 * (z**2).sum(axis=0), rtol=1e-4)

@@ -49,7 +49,7 @@ def test_a_balanced_step_sets_the_variance_by_its_formula(balanced: VAE) -> None
     encoder, seen = paramax.unwrap((q, wide))
 
     def one(x: Any, key: Any) -> Any:
-        z, _ = objective.drawn(encoder.condition({"x": x}), key)
+        z = objective.drawn(encoder.condition({"x": x}), key)
         return ((x - seen.likelihood.mean(seen.decoder(z[0]))) / seen.likelihood.scale) ** 2
 
     error = float(jax.vmap(one)(batch["x"], jax.random.split(key, 50)).mean())
