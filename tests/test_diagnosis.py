@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -9,6 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 import ritz
+from ritz._verdict import heavy_tails
 from ritz.diagnose import stein
 from ritz.target import from_log_density
 
@@ -119,3 +121,24 @@ def test_a_density_that_is_not_a_number_somewhere_is_told():
     draws = fit.sample(4000)
     assert np.isfinite(draws).all()
     assert draws[:, 0].max() <= 1.5
+
+
+def test_one_draw_that_holds_all_the_weight_is_told():
+    """As where importance weights leave nothing else."""
+    target = ritz.target.from_log_density(lambda x: -0.5 * x @ x, jnp.zeros(2))
+    fit = ritz.fit(target, solver="laplace", progress=False)
+    one = lambda v: np.repeat(v[:1], len(v), axis=0)
+    stored = dict(fit.stored())
+    fit.restore(stored | {"x": one(stored["x"]), "values": jax.tree.map(one, stored["values"])})
+    assert fit.distinct == 1
+    assert "KSD" not in fit.diagnose().measures
+
+
+def test_whole_numbers_have_no_tails_to_doubt():
+    """Numbers of classes, of which a rare one may be far from the others; as reals they would."""
+    rng = np.random.default_rng(0)
+    target = from_log_density(lambda x: -0.5 * x @ x, jnp.zeros(1))
+    rare = np.where(rng.uniform(size=4000) < 0.0005, 60.0, rng.integers(2, size=4000))[:, None]
+    assert heavy_tails(target, {target.sites[0].name: rare}) == []
+    moved = rare + 1e-3 * rng.normal(size=rare.shape)
+    assert "rests on a few draws" in heavy_tails(target, {target.sites[0].name: moved})[0]

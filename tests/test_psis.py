@@ -5,6 +5,7 @@ import pytest
 
 from ritz import RitzError
 from ritz.diagnose import moment_shift, psis
+from ritz.diagnose._psis import fit_pareto
 
 
 def weights(case, s, seed):
@@ -88,3 +89,22 @@ def test_weights_of_a_far_too_wide_proposal():
     assert found.khat > 10.0
     assert found.ess < 20.0
     assert np.exp(found.log_weights).sum() == pytest.approx(1.0)
+
+
+def test_weights_that_are_equal_at_the_top_have_no_tail():
+    """As of draws of a few values; a few larger ones above them are a tail too short to judge."""
+    lw = np.log(np.repeat([1.0, 2.0, 50.0], 1000))
+    found = psis(lw)
+    assert found.khat == 0.0
+    np.testing.assert_allclose(found.log_weights, lw - np.log(np.exp(lw).sum()), atol=1e-12)
+    assert psis(np.append(lw, np.log([1e3, 2e3]))).khat == np.inf
+
+
+def test_the_fit_of_a_tail_has_the_exponential_as_its_limit():
+    """The rate b = 0, on which a grid may land, is that of the mean; elsewhere it is near it."""
+    for n in range(5, 200):
+        assert np.isfinite(fit_pareto(np.ones(n))).all()
+    x = np.sort(np.random.default_rng(0).exponential(2.0, 20_000))
+    k, sigma = fit_pareto(x)
+    assert abs(k) < 4 / 20_000**0.5
+    assert sigma == pytest.approx(2.0, rel=0.05)

@@ -172,16 +172,8 @@ def fit(
         if found.rounding is not None and limit is None:
             with jax.enable_x64(True):
                 own = doubled(model) if isinstance(model, AbstractTarget) else model
-                better = fit(
-                    own,
-                    data,
-                    discrete=discrete,
-                    init=init,
-                    seed=seed,
-                    callbacks=callbacks,
-                    progress=progress,
-                    strict=strict,
-                )
+                options = {"callbacks": callbacks, "progress": progress, "strict": strict}
+                better = again(own, data, discrete=discrete, seed=seed, **options)
             better.info["decisions"].insert(0, f"in float64, as {found.rounding}")
             better.info["evaluations"] += found.evaluations
             better.info["compile_seconds"] = spent() - spent_before

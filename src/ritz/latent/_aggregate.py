@@ -11,7 +11,7 @@ import paramax
 from ritz._draws import at_rows
 from ritz._errors import RitzError, whole_number
 from ritz.family import MeanField
-from ritz.latent._bound import divergences
+from ritz.latent._bound import with_divergence
 from ritz.latent._vae import VAE
 
 
@@ -76,13 +76,9 @@ def aggregate(vae: VAE, x: Any, draws: Any = 16, seed: Any = 0) -> Aggregate:
                 f"aggregate: posteriors are of type {type(post).__name__}, expected Gaussians with "
                 "independent coordinates"
             )
-        kl = divergences(post, target.prior)
-        if kl is None:
-            keys = jax.random.split(jax.random.key(seed), draws)
-            z, log_q = jax.vmap(post.sample_and_log_prob)(keys)
-            kl = log_q - jax.vmap(target.prior.log_prob)(z)
-            return {"loc": post.loc, "log_scale": post.log_scale, "kl": kl.mean()}
-        return {"loc": post.loc, "log_scale": post.log_scale, "kl": kl.sum()}
+        keys = jax.random.split(jax.random.key(seed), draws)
+        kl = with_divergence(post, target.prior, keys)[1].sum()
+        return {"loc": post.loc, "log_scale": post.log_scale, "kl": kl}
 
     fit = vae.fit_
     found = at_rows(each, (fit.q, fit.target), rows, ())

@@ -88,16 +88,8 @@ class LatentELBO(AbstractRowLoss):
         prior = paramax.unwrap(target.prior)
 
         def one(row: Any, key: Array) -> tuple[Array, Array]:
-            post = q.condition(row)
-            each = divergences(post, prior) if self.analytic else None
-            if isinstance(prior, Levels) and isinstance(post, Levels):
-                z = self.drawn(post, key)
-                each = jax.vmap(lambda z: post.by_level(z) - prior.by_level(z))(z).mean(axis=0)
-            elif each is None:
-                z, log_q = jax.vmap(post.sample_and_log_prob)(jax.random.split(key, self.draws))
-                each = (log_q - jax.vmap(prior.log_prob)(z)).mean()[None]
-            else:
-                z = self.drawn(post, key)
+            post, keys = q.condition(row), jax.random.split(key, self.draws)
+            z, each = with_divergence(post, prior, keys, self.analytic)
             return jax.vmap(lambda z: target.log_likelihood(z, row))(z).mean(), each
 
         keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
@@ -138,6 +130,24 @@ def log_weights(q: Any, target: Any, row: Any, keys: Key[Array, " K"]) -> Float[
         return target.log_likelihood(z, row) + prior.log_prob(z) - log_q
 
     return jax.vmap(one)(keys)
+
+
+def with_divergence(
+    post: Any, prior: Any, keys: Key[Array, " k"], analytic: bool = True
+) -> tuple[Float[Array, "k d"], Float[Array, " p"]]:
+    """Draws of a row's posterior, and its divergence from the prior in parts that add up.
+
+    The divergence is by level of a hierarchy, in closed form where there is one and it is wanted,
+    and by the same draws elsewhere.
+    """
+    each = divergences(post, prior) if analytic else None
+    if isinstance(prior, Levels) and isinstance(post, Levels):
+        z = jax.vmap(post.sample)(keys)
+        return z, jax.vmap(lambda z: post.by_level(z) - prior.by_level(z))(z).mean(axis=0)
+    if each is not None:
+        return jax.vmap(post.sample)(keys), each
+    z, log_q = jax.vmap(post.sample_and_log_prob)(keys)
+    return z, (log_q - jax.vmap(prior.log_prob)(z)).mean()[None]
 
 
 def divergences(q: AbstractFamily, p: AbstractFamily) -> Float[Array, " d"] | None:

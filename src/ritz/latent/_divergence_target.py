@@ -46,7 +46,7 @@ class TargetDivergence(AbstractRowLoss):
         def one(row: Any, key: Array) -> tuple[Array, Array]:
             post = q.condition(row)
             each = divergences(post, prior)
-            if each is None:
+            if each is None or len(each) != target.dim:
                 raise RitzError(
                     "target_divergence needs posteriors and a prior of independent Gaussians"
                 )

@@ -11,11 +11,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from ritz._errors import RitzError, whole_number
 from ritz.family import AbstractFamily, MeanField
+from ritz.latent._diagnosis import ACTIVE
+from ritz.latent._encoder import bounded
 from ritz.target import AbstractTarget, Quantity, Site
-
-# Log sds stay within these of zero, so that nothing overflows.
-_WIDEST = 8.0
-_ACTIVE = 0.01  # variance from node to node, as for rows
 
 
 class Sparse(eqx.Module):
@@ -88,7 +86,7 @@ class GraphModel(AbstractTarget):
 
     def doubts(self, fit: Any) -> list[str]:
         """Whether nodes are told apart."""
-        varied = node_means(fit).var(axis=0) > _ACTIVE
+        varied = node_means(fit).var(axis=0) > ACTIVE
         collapsed = (
             "the latents have collapsed: all nodes have the same posterior mean; use more steps, "
             "or a smaller latent dimension"
@@ -123,7 +121,7 @@ class GraphEncoder(AbstractFamily):
         seen = self.first if self.features is None else self.features @ self.first
         hidden = jax.nn.relu(self.graph @ seen)
         loc, log_scale = jnp.split(self.graph @ (hidden @ self.second), 2, axis=1)
-        return MeanField(loc.reshape(-1), _WIDEST * jnp.tanh(log_scale.reshape(-1) / _WIDEST))
+        return MeanField(loc.reshape(-1), bounded(log_scale.reshape(-1)))
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, " d"]:
         return self.posterior().sample(key)

@@ -8,7 +8,7 @@ import paramax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
-from ritz.latent._bound import AbstractRowLoss, divergences
+from ritz.latent._bound import AbstractRowLoss, with_divergence
 
 
 class LatentInfo(AbstractRowLoss):
@@ -26,11 +26,8 @@ class LatentInfo(AbstractRowLoss):
         prior = paramax.unwrap(target.prior)
 
         def one(row: Any, key: Array) -> tuple[Array, Array, Array]:
-            post = q.condition(row)
-            z, log_q = post.sample_and_log_prob(key)
-            each = divergences(post, prior)
-            kl = log_q - prior.log_prob(z) if each is None else each.sum()
-            return z, target.log_likelihood(z, row), kl
+            (z,), each = with_divergence(q.condition(row), prior, key[None])
+            return z, target.log_likelihood(z, row), each.sum()
 
         rows = len(jax.tree.leaves(batch)[0])
         first, second = jax.random.split(key)
