@@ -876,3 +876,17 @@ def test_exceptions_of_a_loader_are_its_own():
 
     with pytest.raises(OSError, match=re.escape("disk")):
         batches(broken(), total=4).chunk(0, 2)
+
+
+def test_a_word_among_numbers_is_no_category(tmp_path):
+    """It would be coded as one, and so would all numbers: a fit of codes in place of data."""
+    path = tmp_path / "table.csv"
+    path.write_text("x,y\n0,1.5\n1,2.5\n2,abc\n3,4.5\n")
+
+    def model(x, y=None): ...
+
+    with pytest.raises(RitzError, match=r"column 'y' has 'abc' in row 2 .* mostly numbers") as told:
+        bind(model, path)
+    assert "\n" not in str(told.value)
+    path.write_text("x,y\n0,12a\n1,12b\n2,7\n3,12a\n")  # such as house numbers
+    assert bind(model, path).kwargs["y"].tolist() == [0, 1, 2, 0]

@@ -90,6 +90,21 @@ def test_a_model_with_data_is_too_and_predicts() -> None:
     assert np.isfinite(drawn).all()
 
 
+def test_what_is_no_number_away_from_the_mode_is_mended_too() -> None:
+    """A factor that exists in float64 everywhere, in float32 near the mode only."""
+
+    def density(x):
+        close = 1.0 - 1e-9 * x[0] ** 2 - 2e-9
+        off = 1.0 - close**2  # about 4e-9, which float32 has as zero
+        return -0.5 * x @ x + 0.0 * jnp.log(jnp.where(x[0] > 1.5, off - 1e-12, 1.0))
+
+    fit = ritz.fit(from_log_density(density, jnp.zeros(2)), progress=False)
+    assert fit.info["dtype"] == "float64"
+    assert "no number at" in fit.explain()
+    assert fit.status == "ok"
+    np.testing.assert_allclose(fit.sd(), 1.0, rtol=0.06)
+
+
 def test_a_budget_is_kept_to() -> None:
     fit = ritz.fit(
         from_log_density(rough, jnp.zeros(2)), budget={"evaluations": 3000}, progress=False

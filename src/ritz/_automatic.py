@@ -14,11 +14,11 @@ from ritz._compile import spent
 from ritz._conditionals import conditionals
 from ritz._errors import RitzError
 from ritz._posterior import DRAWS, drawn, smooth
-from ritz._precision import rounded
+from ritz._precision import rounded, rounding
 from ritz._proposal import NEGLIGIBLE, modes_of, proposal, scales
 from ritz._runs import Runs, first_run, loss_of
 from ritz._starts import BOXES, POINTS, around, far_from, near
-from ritz._verdict import coordinate
+from ritz._verdict import NO_NUMBER, coordinate
 from ritz.diagnose import PSIS
 from ritz.family import Mixture, full_rank
 from ritz.solver._natural_gradient import SIDE_BY_SIDE, held
@@ -33,6 +33,8 @@ _FEWER_STARTS = 100
 _LOOKED_AT = 1 << 32
 # Draws by which a proposal is looked at, and how often a part that it misses is searched for.
 _LOOK, _ROUNDS = 4000, 4
+# Of these as many show what float32 does to the density.
+_SOME = 200
 # No part is searched for where k-hat is below this, and weights leave this share of the draws.
 _GOOD, _LEAST = 0.5, 0.2
 # It is still moving where its last ten steps gained more nats than this.
@@ -165,7 +167,13 @@ def _explore(runs: Runs, first: Any, how: str) -> None:
         runs.lines.append("fewer starts than for small data, and gradients one after another")
     looks, rough = 0, False
     while looks < _ROUNDS and not runs.ended and runs.afford(_LOOK / 3):
-        at = _missed(proposal(modes, _LOOKING), target, runs.key, looks)
+        key = jax.random.fold_in(runs.key, 2000 + looks)
+        pool = drawn(proposal(modes, _LOOKING), target, _LOOK, key)
+        if np.isnan(pool["log_weights"]).mean() > NO_NUMBER and runs.rounding is None:
+            runs.rounding = rounding(target, pool["x"][:_SOME])
+            if runs.rounding is not None and runs.budget is None:
+                return
+        at = _missed(pool)
         rough, looks, runs.seen = at is not None, looks + 1, runs.seen + _LOOK
         if at is None or not runs.go(near(modes[0][0], at)):
             break
@@ -228,9 +236,8 @@ def _fine(smoothed: PSIS) -> bool:
     return smoothed.khat <= _GOOD and smoothed.ess >= _LEAST * _LOOK
 
 
-def _missed(q: Mixture, target: Any, key: Any, asked: int) -> Any:
-    """The draw of the largest weight, where weights say that q misses a part; else None."""
-    pool = drawn(q, target, _LOOK, jax.random.fold_in(key, 2000 + asked))
+def _missed(pool: dict[str, Any]) -> Any:
+    """The draw of the largest weight, where weights say that a part is missed; else None."""
     weights = pool["log_weights"]
     if not np.isfinite(weights).any():
         return None

@@ -208,6 +208,13 @@ class _Binder:
         present, codes = np.unique(values, return_inverse=True)
         levels = self.like.levels.get(column) or self.table.levels.get(column)
         if levels is None:
+            words = [level for level in map(str, present) if not _is_number(level)]
+            if words and 2 * len(words) < len(present):
+                row = int(np.argmax(values == words[0]))
+                raise RitzError(
+                    f"column {column!r} has {words[0]!r} in row {row} (counting from 0), but "
+                    "mostly numbers: mend it or drop such rows; classes need a letter each"
+                )
             return codes.astype(np.int64), tuple(map(str, present))
         position = {level: i for i, level in enumerate(levels)}
         for level in map(str, present):
@@ -251,3 +258,11 @@ class _Binder:
             return known, f"codes of {column}, as in the fit"
         note = f"; no row has code 0: are they counted from {low}?" if low > 0 else ""
         return high + 1, f"codes {low} to {high} of {column}{note}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
