@@ -39,7 +39,15 @@ from ritz.latent._divergence_target import (
     gaussian_quantised,
     target_divergence,
 )
-from ritz.latent._encoder import AbstractLaw, AbstractPosterior, Encoder, diagonal, point
+from ritz.latent._dynamics import Chain, LinearDynamics, Potentials, linear_dynamics, potentials
+from ritz.latent._encoder import (
+    AbstractLaw,
+    AbstractPosterior,
+    AbstractTied,
+    Encoder,
+    diagonal,
+    point,
+)
 from ritz.latent._ex_post import ex_post
 from ritz.latent._frechet import frechet_distance
 from ritz.latent._gaussian import Gaussian, gaussian
@@ -59,6 +67,7 @@ from ritz.latent._manifold import (
     uniform,
     winding_numbers,
 )
+from ritz.latent._mixtures import VampPrior, gaussian_mixture, vamp
 from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import convolutional, mlp, residual
 from ritz.latent._quantised import (
@@ -69,6 +78,7 @@ from ritz.latent._quantised import (
     vector_quantised,
 )
 from ritz.latent._reconstruction import Reconstruction, reconstruction
+from ritz.latent._sequences import MaskedELBO, Stepwise, forecast, masked_elbo, stepwise
 from ritz.latent._sliced import squared_sliced_wasserstein
 from ritz.latent._swae import LatentSliced, Samplable, samplable, swae
 from ritz.latent._unscented import LatentUnscented, sigma_points, squared_wasserstein, unscented
@@ -82,6 +92,7 @@ __all__ = [
     "AbstractLikelihood",
     "AbstractPosterior",
     "AbstractRowLoss",
+    "AbstractTied",
     "Aggregate",
     "AnalyticELBO",
     "ArdELBO",
@@ -92,6 +103,7 @@ __all__ = [
     "BrenierMap",
     "Brownian",
     "Categorical",
+    "Chain",
     "CodeLaw",
     "Codebook",
     "ContinuousBernoulli",
@@ -112,14 +124,19 @@ __all__ = [
     "LatentSliced",
     "LatentUnscented",
     "Levels",
+    "LinearDynamics",
     "Manifold",
+    "MaskedELBO",
     "Multinomial",
     "NegativeBinomial",
     "Poisson",
+    "Potentials",
     "Reconstruction",
     "Samplable",
+    "Stepwise",
     "TargetDivergence",
     "Uniform",
+    "VampPrior",
     "VectorQuantised",
     "aggregate",
     "analytic_elbo",
@@ -142,8 +159,10 @@ __all__ = [
     "ex_post",
     "factor_vae_score",
     "fit_codes",
+    "forecast",
     "frechet_distance",
     "gaussian",
+    "gaussian_mixture",
     "gaussian_quantised",
     "graph_encoder",
     "graph_model",
@@ -155,6 +174,8 @@ __all__ = [
     "kernel_divergence",
     "latent_model",
     "levels",
+    "linear_dynamics",
+    "masked_elbo",
     "mlp",
     "mmd",
     "multinomial",
@@ -164,6 +185,7 @@ __all__ = [
     "perplexity",
     "point",
     "poisson",
+    "potentials",
     "projective",
     "reconstruction",
     "relevance",
@@ -176,12 +198,14 @@ __all__ = [
     "sphere",
     "squared_sliced_wasserstein",
     "squared_wasserstein",
+    "stepwise",
     "straight_through",
     "swae",
     "target_divergence",
     "torus",
     "uniform",
     "unscented",
+    "vamp",
     "vector_quantised",
     "winding_numbers",
 ]

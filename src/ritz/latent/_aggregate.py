@@ -70,14 +70,15 @@ def aggregate(vae: VAE, x: Any, draws: Any = 16, seed: Any = 0) -> Aggregate:
 
     def each(parts: Any, row: Any, _: Any) -> Any:
         q, target = paramax.unwrap(parts)
-        post = q.condition(row)
+        posterior, prior = target.joined(q)
+        post = posterior(row)
         if not isinstance(post, MeanField):
             raise RitzError(
                 f"aggregate: posteriors are of type {type(post).__name__}, expected Gaussians with "
                 "independent coordinates"
             )
         keys = jax.random.split(jax.random.key(seed), draws)
-        kl = with_divergence(post, target.prior, keys)[1].sum()
+        kl = with_divergence(post, prior, keys)[1].sum()
         return {"loc": post.loc, "log_scale": post.log_scale, "kl": kl}
 
     fit = vae.fit_

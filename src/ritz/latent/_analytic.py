@@ -37,10 +37,10 @@ class AnalyticELBO(AbstractRowLoss):
     """See `analytic_elbo`."""
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
-        prior, law = paramax.unwrap(target.prior), paramax.unwrap(target.likelihood)
+        (posterior, prior), law = target.joined(q), paramax.unwrap(target.likelihood)
 
         def one(row: Any) -> tuple[Array, Array]:
-            post = q.condition(row)
+            post = posterior(row)
             mean, variance = output_moments(target.decoder, post)
             return law.expected_log_prob(mean, variance, row["x"]), _divergence(post, prior)
 
@@ -67,7 +67,7 @@ class GuidedELBO(AbstractRowLoss):
         return dataclasses.replace(self, step=step)
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
-        prior, law = paramax.unwrap(target.prior), paramax.unwrap(target.likelihood)
+        (posterior, prior), law = target.joined(q), paramax.unwrap(target.likelihood)
         decoder = target.decoder
         if not (isinstance(decoder, Guided) and isinstance(law, Gaussian)):
             raise RitzError(
@@ -79,7 +79,7 @@ class GuidedELBO(AbstractRowLoss):
         share = jnp.clip(1.0 - step / self.steps, 0.0, 1.0)
 
         def one(row: Any, key: Array) -> tuple[Array, Array, Array]:
-            post = q.condition(row)
+            post = posterior(row)
             mean, variance = output_moments(decoder.guide, post)
             exact = guiding.expected_log_prob(mean, variance, row["x"])
             z, fixed = post.sample(key), jax.lax.stop_gradient

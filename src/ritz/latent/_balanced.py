@@ -36,10 +36,11 @@ class Balanced(LatentELBO):
     ) -> tuple[Any, Any]:
         """The variance that the error of this batch leads to."""
         encoder, seen = paramax.unwrap((q, target))
+        posterior, _ = seen.joined(encoder)
         law = seen.likelihood
 
         def one(row: Any, key: Array) -> Array:
-            z = self.drawn(encoder.condition(row), key)
+            z = self.drawn(posterior(row), key)
             means = jax.vmap(lambda z: law.mean(seen.decode(z, row)))(z)
             return (((row["x"] - means) / law.scale) ** 2).mean(axis=0)
 

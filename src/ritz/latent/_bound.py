@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import paramax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
@@ -84,16 +83,21 @@ class LatentELBO(AbstractRowLoss):
         """Draws of a row's latents."""
         return jax.vmap(post.sample)(jax.random.split(key, self.draws))
 
-    def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
-        prior = paramax.unwrap(target.prior)
+    def means(self, q: Any, target: Any, key: Key[Array, ""], batch: Any) -> tuple[Array, Array]:
+        """Over a batch: of the log likelihood, and of the divergence in parts that add up."""
+        posterior, prior = target.joined(q)
 
         def one(row: Any, key: Array) -> tuple[Array, Array]:
-            post, keys = q.condition(row), jax.random.split(key, self.draws)
+            post, keys = posterior(row), jax.random.split(key, self.draws)
             z, each = with_divergence(post, prior, keys, self.analytic)
             return jax.vmap(lambda z: target.log_likelihood(z, row))(z).mean(), each
 
         keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
-        fits, each = (v.mean(axis=0) for v in jax.vmap(one)(batch, keys))
+        fits, each = jax.vmap(one)(batch, keys)
+        return fits.mean(), each.mean(axis=0)
+
+    def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
+        fits, each = self.means(q, target, key, batch)
         kl = each.sum()
         paid = jnp.maximum(each, self.free) if self.free else each
         beta = self.beta
@@ -123,7 +127,8 @@ class LatentIWAE(AbstractRowLoss):
 
 def log_weights(q: Any, target: Any, row: Any, keys: Key[Array, " K"]) -> Float[Array, " K"]:
     r""":math:`\log p(x, z_k) - \log q(z_k \mid x)` of draws from a row's posterior."""
-    post, prior = q.condition(row), paramax.unwrap(target.prior)
+    posterior, prior = target.joined(q)
+    post = posterior(row)
 
     def one(key: Array) -> Array:
         z, log_q = post.sample_and_log_prob(key)

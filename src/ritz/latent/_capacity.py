@@ -4,13 +4,11 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import paramax
 from jaxtyping import Array, Key
 
 from ritz._errors import RitzError, whole_number
-from ritz.latent._bound import AbstractRowLoss, divergences, elbo
+from ritz.latent._bound import AbstractRowLoss, elbo
 
 
 class LatentCapacity(AbstractRowLoss):
@@ -36,15 +34,14 @@ class LatentCapacity(AbstractRowLoss):
         return dataclasses.replace(self, step=step)
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
-        _, figures = elbo().loss(q, target, key, batch)
-        prior = paramax.unwrap(target.prior)
-        each = jax.vmap(lambda row: divergences(q.condition(row), prior))(batch)
-        if each is not None:  # where the prior's coordinates are independent
-            figures |= {f"kl {i}": v for i, v in enumerate(each.mean(axis=0))}
+        fits, each = elbo().means(q, target, key, batch)
+        kl = each.sum()
+        figures = {"elbo": fits - kl, "reconstruction": fits, "kl": kl}
+        if len(each) > 1:  # where the prior's coordinates are independent, or a hierarchy's levels
+            figures |= {f"kl {i}": v for i, v in enumerate(each)}
         reached = 1.0 if self.step is None else jnp.minimum(1.0, self.step / self.rise)
         led = self.most * reached
-        loss = self.gamma * jnp.abs(figures["kl"] - led) - figures["reconstruction"]
-        return loss, figures | {"capacity": led}
+        return self.gamma * jnp.abs(kl - led) - fits, figures | {"capacity": led}
 
 
 def capacity(most: Any = 25.0, rise: Any = 10_000, *, gamma: Any = 100.0) -> LatentCapacity:

@@ -85,18 +85,19 @@ def diagnosis(q: Any, target: Any, rows: Any, key: Any) -> LatentDiagnosis:
         q, target = paramax.unwrap(parts)
         row, i = given
         key = jax.random.fold_in(key, i)
-        post = q.condition(row)
+        posterior, prior = target.joined(q)
+        post = posterior(row)
         keys = jax.random.split(key, _DRAWS)
-        if isinstance(target.prior, Codebook):
-            z = target.prior.quantised(post, keys)
-            kl, codes = -target.prior.log_prob(z)[None], target.prior.nearest(z)
+        if isinstance(prior, Codebook):
+            z = prior.quantised(post, keys)
+            kl, codes = -prior.log_prob(z)[None], prior.nearest(z)
             return {"mean": z, "kl": kl, "fit": target.log_likelihood(z, row), "codes": codes}
         fits = lambda key: target.log_likelihood(post.sample(key), row)
         fit = jax.vmap(fits)(keys).mean()
-        kl = divergences(post, target.prior) if q.posterior.density else jnp.full(1, jnp.nan)
-        if isinstance(target.prior, Levels) and isinstance(post, Levels):
+        kl = divergences(post, prior) if q.posterior.density else jnp.full(1, jnp.nan)
+        if isinstance(prior, Levels) and isinstance(post, Levels):
             z = jax.vmap(post.sample)(keys)
-            gap = lambda z: post.by_level(z) - target.prior.by_level(z)
+            gap = lambda z: post.by_level(z) - prior.by_level(z)
             kl = jax.vmap(gap)(z).mean(axis=0)
         elif kl is None:
             kl = (fit - log_weights(q, target, row, keys).mean())[None]

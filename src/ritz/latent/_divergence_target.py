@@ -41,10 +41,10 @@ class TargetDivergence(AbstractRowLoss):
             )
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
-        prior, wanted = paramax.unwrap(target.prior), self.bits * math.log(2.0)
+        (posterior, prior), wanted = target.joined(q), self.bits * math.log(2.0)
 
         def one(row: Any, key: Array) -> tuple[Array, Array]:
-            post = q.condition(row)
+            post = posterior(row)
             each = divergences(post, prior)
             if each is None or len(each) != target.dim:
                 raise RitzError(

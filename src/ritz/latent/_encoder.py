@@ -1,6 +1,7 @@
 """Amortised posteriors: what a network says of a row's latent vector."""
 
 import abc
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -40,6 +41,14 @@ class AbstractLaw(AbstractFamily):
     @abc.abstractmethod
     def divergences(self, prior: Any) -> Float[Array, " k"] | None:
         r""":math:`\mathrm{KL}(q\,\|\,p)` in parts that add up to it; None from other priors."""
+
+
+class AbstractTied(AbstractFamily):
+    """A prior that posteriors are made with, or that is made of them."""
+
+    @abc.abstractmethod
+    def joined(self, q: Any) -> tuple[Callable[[Any], AbstractFamily], AbstractFamily]:
+        """The posterior of a row, as a function of it, and the prior, given an encoder."""
 
 
 class AbstractPosterior(eqx.Module):

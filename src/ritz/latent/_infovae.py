@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import paramax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
@@ -23,10 +22,10 @@ class LatentInfo(AbstractRowLoss):
     weight: Any
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
-        prior = paramax.unwrap(target.prior)
+        posterior, prior = target.joined(q)
 
         def one(row: Any, key: Array) -> tuple[Array, Array, Array]:
-            (z,), each = with_divergence(q.condition(row), prior, key[None])
+            (z,), each = with_divergence(posterior(row), prior, key[None])
             return z, target.log_likelihood(z, row), each.sum()
 
         rows = len(jax.tree.leaves(batch)[0])

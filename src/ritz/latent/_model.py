@@ -1,5 +1,6 @@
 """Latent-variable models of rows of data, as targets."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -9,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
 from ritz.family import AbstractFamily
-from ritz.latent._encoder import Given
+from ritz.latent._encoder import AbstractTied, Given
 from ritz.latent._hierarchy import Levels
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.target import AbstractTarget, Quantity, Site
@@ -46,6 +47,15 @@ class LatentModel(AbstractTarget):
     def has_full_density(self) -> bool:
         return False
 
+    def joined(self, q: Any) -> tuple[Callable[[Any], AbstractFamily], AbstractFamily]:
+        """The posterior of a row, as a function of it, and the prior, each given the other.
+
+        Args:
+            q: the encoder.
+        """
+        prior = paramax.unwrap(self.prior)
+        return prior.joined(q) if isinstance(prior, AbstractTied) else (q.condition, prior)
+
     def log_likelihood(self, z: Float[Array, " d"], row: Any) -> Float[Array, ""]:
         r""":math:`\log p(x \mid z)` of a row."""
         return paramax.unwrap(self.likelihood).log_prob(self.decode(z, row), row["x"])
@@ -76,7 +86,7 @@ class LatentModel(AbstractTarget):
     def at_random(self, q: Any, key: Key[Array, ""]) -> AbstractFamily:
         """The posterior of one of the rows that were seen."""
         i = jax.random.randint(key, (), 0, len(jax.tree.leaves(self.seen)[0]))
-        return q.condition(jax.tree.map(lambda v: v[i], self.seen))
+        return self.joined(q)[0](jax.tree.map(lambda v: v[i], self.seen))
 
     def constrain(self, x: Float[Array, " d"]) -> dict[str, Array]:
         return {"z": x}

@@ -14,8 +14,10 @@ class Reconstruction(AbstractRowLoss):
     density: ClassVar[bool] = False
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
+        posterior, _ = target.joined(q)
+
         def one(row: Any, key: Array) -> Array:
-            return target.log_likelihood(q.condition(row).sample(key), row)
+            return target.log_likelihood(posterior(row).sample(key), row)
 
         keys = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
         fits = jax.vmap(one)(batch, keys).mean()

@@ -56,9 +56,9 @@ class LatentSliced(AbstractRowLoss):
             )
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
-        prior, n = paramax.unwrap(target.prior), len(jax.tree.leaves(batch)[0])
+        (posterior, prior), n = target.joined(q), len(jax.tree.leaves(batch)[0])
         one, two, three = jax.random.split(key, 3)
-        encode = lambda row, key: q.condition(row).sample(key)
+        encode = lambda row, key: posterior(row).sample(key)
         z = jax.vmap(encode)(batch, jax.random.split(one, n))
         fits = jax.vmap(target.log_likelihood)(z, batch).mean()
         wanted = jax.vmap(prior.sample)(jax.random.split(two, n))

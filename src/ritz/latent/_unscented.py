@@ -22,8 +22,10 @@ class LatentUnscented(AbstractRowLoss):
     weight: Any
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
+        posterior, _ = target.joined(q)
+
         def one(row: Any) -> tuple[Array, Array]:
-            post = q.condition(row)
+            post = posterior(row)
             fits = jax.vmap(lambda z: target.log_likelihood(z, row))(sigma_points(post))
             return fits.mean(), squared_wasserstein(post)
 

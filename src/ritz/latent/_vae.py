@@ -175,13 +175,14 @@ class VAE(Estimator):
         keys = jax.random.split(jax.random.key(0), _DRAWS)
 
         def one(parts: Any, row: Any, keys: Any) -> Any:
-            q, prior = paramax.unwrap(parts)
-            post = q.condition(row)
+            q, target = paramax.unwrap(parts)
+            posterior, prior = target.joined(q)
+            post = posterior(row)
             return (
                 prior.quantised(post, keys) if isinstance(prior, Codebook) else centre(post, keys)
             )
 
-        return at_rows(one, (self._fitted.q, self._fitted.target.prior), self._rows(x, given), keys)
+        return at_rows(one, (self._fitted.q, self._fitted.target), self._rows(x, given), keys)
 
     def codes(self, x: Any, *, given: Any = None) -> np.ndarray:
         """The numbers of the codes of rows, shape (n, places), where the prior is a `codebook`.
@@ -223,13 +224,14 @@ class VAE(Estimator):
             n = len(rows_of(given))
         key = jax.random.key(seed)
 
-        def one(target: Any, given: Any, key: Any) -> Any:
-            i, row = given
+        def one(parts: Any, given: Any, key: Any) -> Any:
+            (q, target), (i, row) = paramax.unwrap(parts), given
             first, second = jax.random.split(jax.random.fold_in(key, i))
-            z = paramax.unwrap(target.prior).sample(first)
-            return paramax.unwrap(target.likelihood).sample(target.decode(z, row), second)
+            z = target.joined(q)[1].sample(first)
+            return target.likelihood.sample(target.decode(z, row), second)
 
-        return at_rows(one, self._fitted.target, (np.arange(n), self._given(given, n)), key)
+        parts = (self._fitted.q, self._fitted.target)
+        return at_rows(one, parts, (np.arange(n), self._given(given, n)), key)
 
     def log_likelihood(
         self, x: Any, draws: Any = 100, seed: Any = 0, *, given: Any = None

@@ -1,0 +1,296 @@
+r"""Sequences: a linear Gaussian Markov chain of latents, and exact posteriors given potentials."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from ritz._errors import RitzError, whole_number
+from ritz.family import AbstractFamily
+from ritz.latent._encoder import AbstractLaw, AbstractPosterior, AbstractTied, bounded
+
+_LOG_2PI = 1.8378770664093453
+_ALONE = "potentials() are a law with prior=linear_dynamics(width) alone; use both, or diagonal()"
+
+
+class Potentials(AbstractFamily):
+    r"""What a network says of each step of a chain, :math:`e^{h_t^\top z - z^\top J_t z / 2}`.
+
+    Attributes:
+        h: shape (T d,).
+        precision: the diagonals J, shape (T d,).
+    """
+
+    h: Float[Array, " n"]
+    precision: Float[Array, " n"]
+
+    @property
+    def dim(self) -> int:
+        return self.h.shape[0]
+
+    def kept(self, keep: Float[Array, " T"]) -> "Potentials":
+        """With those of some steps alone: where `keep` is 0 nothing is said."""
+        each = jnp.repeat(keep, self.dim // len(keep))
+        return Potentials(self.h * each, self.precision * each)
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, " n"]:
+        raise RitzError(_ALONE)
+
+    def log_prob(self, x: Float[Array, " n"]) -> Float[Array, ""]:
+        raise RitzError(_ALONE)
+
+
+class PotentialPosterior(AbstractPosterior):
+    """See `potentials`."""
+
+    def numbers(self, latent: int) -> int:
+        return 2 * latent
+
+    def __call__(self, numbers: Float[Array, " n"]) -> Potentials:
+        mean, log_precision = jnp.split(numbers, 2)
+        precision = jnp.exp(bounded(log_precision))
+        return Potentials(precision * mean, precision)
+
+
+class Chain(AbstractLaw):
+    r"""A Gaussian Markov chain by its steps backward.
+
+    .. math:: z_T \sim \mathcal{N}(g_T, L_T), \qquad
+        z_t \mid z_{t+1} \sim \mathcal{N}(E_t z_{t+1} + g_t,\ L_t).
+
+    Attributes:
+        gain: E, that of the last step zero.
+        shift: g.
+        factor: Cholesky factors of L.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"sample", "log_prob", "reparameterised"})
+    gain: Float[Array, "T d d"]
+    shift: Float[Array, "T d"]
+    factor: Float[Array, "T d d"]
+
+    @property
+    def dim(self) -> int:
+        return self.shift.size
+
+    @property
+    def loc(self) -> Float[Array, " n"]:
+        return self._along(self.shift).reshape(-1)
+
+    def moments(self) -> tuple[Float[Array, "T d"], Float[Array, "T d d"]]:
+        """Means and covariances by step."""
+        own = self.factor @ _t(self.factor)
+
+        def join(late: Any, early: Any) -> Any:
+            return early[0] @ late[0], early[0] @ late[1] @ _t(early[0]) + early[1]
+
+        cov = jax.lax.associative_scan(join, (self.gain, own), reverse=True)[1]
+        return self._along(self.shift), cov
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, " n"]:
+        noise = jax.random.normal(key, self.shift.shape, self.shift.dtype)
+        moved = jnp.einsum("tij,tj->ti", self.factor, noise)
+        return self._along(self.shift + moved).reshape(-1)
+
+    def log_prob(self, x: Float[Array, " n"]) -> Float[Array, ""]:
+        z = x.reshape(self.shift.shape)
+        after = jnp.concatenate([z[1:], jnp.zeros_like(z[:1])])
+        off = z - jnp.einsum("tij,tj->ti", self.gain, after) - self.shift
+        white = jax.scipy.linalg.solve_triangular(self.factor, off[..., None], lower=True)
+        return -0.5 * (white**2).sum() - self._log_det() - 0.5 * z.size * _LOG_2PI
+
+    def divergences(self, prior: Any) -> Float[Array, " 1"] | None:
+        if not isinstance(prior, LinearDynamics):
+            return None
+        mean, cov = self.moments()
+        entropy = self._log_det() + 0.5 * mean.size * (1.0 + _LOG_2PI)
+        # Of each step given the one before: Cov(z_t, z_{t+1}) is E_t Cov(z_{t+1}).
+        A, cross = prior.matrix, self.gain[:-1] @ cov[1:]
+        off = mean[1:] - mean[:-1] @ A.T - prior.push
+        along = A @ cross
+        spread = cov[1:] - along - _t(along) + A @ cov[:-1] @ A.T
+        squares = off**2 + jnp.diagonal(spread, axis1=1, axis2=2)
+        first = (mean[0] - prior.first) ** 2 + jnp.diagonal(cov[0])
+        expected = _expected(first, prior.first_log_sd) + _expected(squares, prior.log_sd)
+        return (-entropy - expected)[None]
+
+    def _along(self, shift: Any) -> Any:
+        """The chain that the gains and these shifts make, from its end."""
+
+        def join(late: Any, early: Any) -> Any:
+            return early[0] @ late[0], jnp.einsum("...ij,...j->...i", early[0], late[1]) + early[1]
+
+        return jax.lax.associative_scan(join, (self.gain, shift), reverse=True)[1]
+
+    def _log_det(self) -> Array:
+        return jnp.log(jnp.diagonal(self.factor, axis1=1, axis2=2)).sum()
+
+
+class LinearDynamics(AbstractTied):
+    """See `linear_dynamics`.
+
+    Attributes:
+        first: the mean of the first state.
+        first_log_sd: its log sds.
+        matrix: A.
+        push: b.
+        log_sd: of the noise of a step.
+        steps: T.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset({"sample", "log_prob", "reparameterised"})
+    first: Float[Array, " d"]
+    first_log_sd: Float[Array, " d"]
+    matrix: Float[Array, "d d"]
+    push: Float[Array, " d"]
+    log_sd: Float[Array, " d"]
+    steps: int = eqx.field(static=True)
+
+    @property
+    def dim(self) -> int:
+        return self.steps * self.first.size
+
+    def sample(self, key: Key[Array, ""]) -> Float[Array, " n"]:
+        noise = jax.random.normal(key, (self.steps, self.first.size), self.first.dtype)
+        start = self.first + jnp.exp(self.first_log_sd) * noise[0]
+
+        def step(z: Array, e: Array) -> tuple[Array, Array]:
+            new = self.matrix @ z + self.push + jnp.exp(self.log_sd) * e
+            return new, new
+
+        rest = jax.lax.scan(step, start, noise[1:])[1]
+        return jnp.concatenate([start[None], rest]).reshape(-1)
+
+    def log_prob(self, x: Float[Array, " n"]) -> Float[Array, ""]:
+        z = x.reshape(self.steps, -1)
+        off = z[1:] - z[:-1] @ self.matrix.T - self.push
+        start = _expected((z[0] - self.first) ** 2, self.first_log_sd)
+        return start + _expected(off**2, self.log_sd)
+
+    def joined(self, q: Any) -> tuple[Callable[[Any], AbstractFamily], AbstractFamily]:
+        def posterior(row: Any) -> AbstractFamily:
+            found = q.condition(row)
+            return self.given(found) if isinstance(found, Potentials) else found
+
+        return posterior, self
+
+    def given(self, said: Potentials) -> Chain:
+        r"""The law of the states given potentials, :math:`\propto p(z) \prod_t e^{h_t^\top z_t
+        - z_t^\top J_t z_t / 2}`.
+
+        By a filter and a smoother, each an associative scan, so that the depth grows with the
+        logarithm of T. Särkkä and García-Fernández, "Temporal parallelization of Bayesian
+        smoothers", 2021, lemmas 7 to 10; here with the observation's information, which may be
+        zero, in place of its covariance.
+        """
+        T, d = self.steps, self.first.size
+        h, J = said.h.reshape(T, d), said.precision.reshape(T, d)
+        A, Q, eye = self.matrix, jnp.diag(jnp.exp(2.0 * self.log_sd)), jnp.eye(d)
+
+        def element(h: Array, J: Array) -> Any:  # of a step given the one before
+            M = jnp.linalg.inv(eye + J[:, None] * Q)  # (I + J Q)^-1
+            left = eye - Q @ (M * J)
+            told = M @ (h - J * self.push)
+            gain = left @ A
+            return gain, left @ self.push + Q @ (M @ h), left @ Q, A.T @ told, A.T @ (M * J) @ A
+
+        rest = jax.vmap(element)(h[1:], J[1:])
+        P = jnp.exp(2.0 * self.first_log_sd)
+        cov = P / (1.0 + J[0] * P)
+        zero, none = jnp.zeros((d, d)), jnp.zeros(d)
+        begin = (zero, cov * (h[0] + self.first / P), jnp.diag(cov), none, zero)
+        elements = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), begin, rest)
+        _, mean, cov, _, _ = jax.lax.associative_scan(jax.vmap(_filtered), elements)
+
+        def back(mean: Array, cov: Array) -> Any:
+            ahead = A @ cov @ A.T + Q
+            gain = jnp.linalg.solve(ahead, A @ cov).T
+            left = eye - gain @ A
+            own = left @ cov @ left.T + gain @ Q @ gain.T  # stays positive when rounded
+            return gain, mean - gain @ (A @ mean + self.push), own
+
+        gain, shift, own = jax.vmap(back)(mean[:-1], cov[:-1])
+        gain = jnp.concatenate([gain, zero[None]])
+        shift = jnp.concatenate([shift, mean[-1:]])
+        own = jnp.concatenate([own, cov[-1:]])
+        small = jnp.finfo(own.dtype).eps * jnp.trace(own, axis1=1, axis2=2)[:, None, None] * eye
+        return Chain(gain, shift, jnp.linalg.cholesky(0.5 * (own + _t(own)) + small))
+
+
+def _filtered(one: Any, two: Any) -> Any:
+    (A1, b1, C1, e1, J1), (A2, b2, C2, e2, J2) = one, two
+    eye = jnp.eye(len(b1))
+    mix = jnp.linalg.inv(eye + C1 @ J2)
+    forth, back = A2 @ mix, A1.T @ mix.T
+    return (
+        forth @ A1,
+        forth @ (b1 + C1 @ e2) + b2,
+        forth @ C1 @ A2.T + C2,
+        back @ (e2 - J2 @ b1) + e1,
+        back @ J2 @ A1 + J1,
+    )
+
+
+def _expected(squares: Array, log_sd: Array) -> Array:
+    """Of a Gaussian log density, given the mean squares of what it is of."""
+    return (-0.5 * squares * jnp.exp(-2.0 * log_sd) - log_sd - 0.5 * _LOG_2PI).sum()
+
+
+def _t(x: Array) -> Array:
+    return jnp.swapaxes(x, -1, -2)
+
+
+def potentials() -> PotentialPosterior:
+    r"""Posteriors of sequences: the encoder gives potentials, the prior's dynamics join them.
+
+    .. math:: q(z \mid x) \propto p(z) \prod_t
+        \exp\big(-\tfrac12 (z_t - m_t(x))^\top\,\mathrm{diag}(J_t(x))\,(z_t - m_t(x))\big),
+
+    exactly, for `prior=linear_dynamics(width)`: the structured autoencoder of Johnson, Duvenaud,
+    Wiltschko, Datta and Adams 2016, as in Zhao and Linderman, "Revisiting structured variational
+    autoencoders", 2023. The network gives T d means, then as many log precisions.
+
+    >>> potentials().numbers(20)
+    40
+    """
+    return PotentialPosterior()
+
+
+def linear_dynamics(width: Any) -> Any:
+    r"""A Markov chain of Gaussian states as the prior of a sequence's latents.
+
+    .. math:: z_1 \sim \mathcal{N}(m, \mathrm{diag}\,s^2), \qquad
+        z_{t+1} = A z_t + b + \epsilon_t, \quad \epsilon_t \sim \mathcal{N}(0, \mathrm{diag}\,r^2).
+
+    The latents of a `VAE` are those of all steps in a row, `latent = T * width`. All is trained; it
+    starts near a stationary chain of variance 1.
+
+    Args:
+        width: d.
+
+    Returns:
+        a builder, from latent dimensions and a key to a family.
+
+    Raises:
+        RitzError: for a width below one; from the builder, where the latent dimensions are not two
+            or more times the width.
+
+    >>> linear_dynamics(2)(20, jax.random.key(0)).steps
+    10
+    """
+    d = whole_number("width", width, 1)
+
+    def build(latent: Any, key: Key[Array, ""]) -> LinearDynamics:
+        if not isinstance(latent, int) or latent % d or latent < 2 * d:
+            raise RitzError(
+                f"linear_dynamics: latent={latent} arrived, expected {d} times the number of steps"
+            )
+        turn = 0.1 * jax.random.normal(key, (d, d)) / d**0.5
+        matrix = 0.95 * jax.scipy.linalg.expm(turn - turn.T)
+        log_sd = jnp.full(d, 0.5 * jnp.log(1.0 - 0.95**2))
+        return LinearDynamics(jnp.zeros(d), jnp.zeros(d), matrix, jnp.zeros(d), log_sd, latent // d)
+
+    return build
