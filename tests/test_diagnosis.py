@@ -8,6 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import scipy.stats
 
 import ritz
 from ritz._verdict import heavy_tails
@@ -142,3 +143,16 @@ def test_whole_numbers_have_no_tails_to_doubt():
     assert heavy_tails(target, {target.sites[0].name: rare}) == []
     moved = rare + 1e-3 * rng.normal(size=rare.shape)
     assert "rests on a few draws" in heavy_tails(target, {target.sites[0].name: moved})[0]
+
+
+def test_weights_tell_of_tails_that_draws_do_not_reach():
+    target = ritz.target.from_log_density(lambda x: -0.5 * x @ x, jnp.zeros(1))
+    name = target.sites[0].name
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(0.0, 1.5, (4000, 1))
+        own = scipy.stats.norm(0.0, 1.5).logpdf(x[:, 0])
+        light = scipy.stats.norm.logpdf(x[:, 0]) - own
+        heavy = scipy.stats.t(2).logpdf(x[:, 0]) - own
+        assert heavy_tails(target, {name: x}) == []  # of the draws alone nothing is seen
+        assert heavy_tails(target, {name: x}, 0.5, light) == []
+        assert "rests on a few draws" in heavy_tails(target, {name: x}, 0.5, heavy)[0]

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
 import pytest
 from scipy.stats import multivariate_normal
 
@@ -67,7 +68,9 @@ def said(rng):
 def test_the_chain_is_its_dense_gaussian(chain):
     mean, cov = dense(chain)
     x = np.random.default_rng(1).normal(size=T * D)
-    np.testing.assert_allclose(chain.log_prob(jnp.asarray(x)), multivariate_normal(mean, cov).logpdf(x))
+    np.testing.assert_allclose(
+        chain.log_prob(jnp.asarray(x)), multivariate_normal(mean, cov).logpdf(x)
+    )
     draws = jax.vmap(chain.sample)(jax.random.split(jax.random.key(0), 40_000))
     np.testing.assert_allclose(draws.mean(axis=0), mean, atol=5 * np.sqrt(cov.max() / 40_000))
     np.testing.assert_allclose(np.cov(draws.T), cov, atol=0.06 * cov.max())
@@ -86,7 +89,9 @@ def test_posteriors_given_potentials_are_exact(chain):
         blocks = exact.reshape(T, D, T, D)[np.arange(T), :, np.arange(T)]
         np.testing.assert_allclose(covs, blocks, atol=1e-8)
         x = np.random.default_rng(9).normal(size=T * D)
-        np.testing.assert_allclose(post.log_prob(jnp.asarray(x)), multivariate_normal(centre, exact).logpdf(x))
+        np.testing.assert_allclose(
+            post.log_prob(jnp.asarray(x)), multivariate_normal(centre, exact).logpdf(x)
+        )
         ratio = np.linalg.solve(cov, exact)
         off = centre - mean
         kl = np.trace(ratio) + off @ np.linalg.solve(cov, off) - T * D
@@ -188,11 +193,11 @@ def clusters(n):
 def test_mixtures_as_priors(which, tmp_path):
     x = clusters(300)
     prior = gaussian_mixture(4) if which == "mixture" else vamp(x[:8])
-    how = {"likelihood": gaussian(0.3), "epochs": 60, "lr": 1e-2, "validation": 0.0}
-    nets = {"encoder": mlp(16), "decoder": mlp(16), "progress": False}
+    how = {"likelihood": gaussian(0.3), "epochs": 300, "batch": 100, "lr": 1e-2}
+    nets = {"encoder": mlp(16), "decoder": mlp(16), "validation": 0.0, "progress": False}
     vae = VAE(1, prior=prior, **how, **nets).fit(x)
     middle = np.mean(np.abs(vae.sample(2000).mean(axis=1)) < 2.0)
-    assert middle < 0.02  # a normal of latents leaves a bridge between the clusters
+    assert middle < 0.05  # a normal of latents leaves a bridge between the clusters
     kl = float(vae.diagnose(x).kl.sum())
     assert np.isfinite(kl)
     path = vae.save(tmp_path / "vae")
@@ -203,9 +208,9 @@ def test_mixtures_as_priors(which, tmp_path):
 def test_vamp_prior_is_the_mixture_of_posteriors():
     x = clusters(60)
     vae = VAE(2, prior=vamp(x[:5]), epochs=1, batch=50, progress=False).fit(x)
-    fit = vae.fit_
-    posterior, prior = fit.target.joined(fit.q)
-    pseudo = np.asarray(fit.target.prior.inputs) * np.asarray(fit.target.prior.scale.tree)
+    q, target = paramax.unwrap((vae.fit_.q, vae.fit_.target))
+    posterior, prior = target.joined(q)
+    pseudo = np.asarray(target.prior.inputs * target.prior.scale)
     each = [posterior({"x": jnp.asarray(u)}).log_prob(jnp.ones(2)) for u in pseudo]
     exact = np.logaddexp.reduce(np.asarray(each)) - np.log(5)
     np.testing.assert_allclose(prior.log_prob(jnp.ones(2)), exact, rtol=1e-5)

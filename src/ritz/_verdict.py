@@ -3,10 +3,13 @@
 from typing import Any
 
 import numpy as np
+import scipy.special
 
 from ritz import _adapt, _nuts, _probabilities
 from ritz._draws import scored
 from ritz._groups import in_groups
+from ritz._posterior import DRAWS
+from ritz._posterior import drawn as drawn_from
 from ritz.diagnose import PSIS, energy_test, moment_shift, psis, stein
 from ritz.family import name_of
 from ritz.report import labels
@@ -62,8 +65,14 @@ def reasons(fit: Any) -> tuple[str, ...]:
         history = History() if fit.stop_reason == "converged" else fit.history
         found = doubts(history, fit.target, *of_weights, corrected=corrected)
         found = [fit.message] * bool(fit.message) + found
-        # What has learned from weights ends where they happened to end.
-        most = _adapt.KHAT if fit.info.get("refitted") else HEAVY
+        most = HEAVY
+        if fit.info.get("refitted") and corrected and not found:
+            # What has learned from weights ends where they happened to end: ask these as well.
+            pool = drawn_from(fit.q, fit.target, DRAWS, fit.key)
+            counts = np.isfinite(pool["log_weights"])
+            some = {name: v[counts] for name, v in pool["values"].items()}
+            found = heavy_tails(fit.target, some, HEAVY, pool["log_weights"][counts])
+            most = _adapt.KHAT
     return tuple(found or heavy_tails(fit.target, values, most))
 
 
@@ -201,7 +210,10 @@ def _too_narrow(target: AbstractTarget, x: np.ndarray, smoothed: PSIS) -> str:
 
 
 def heavy_tails(
-    target: AbstractTarget, values: dict[str, np.ndarray], most: float = HEAVY
+    target: AbstractTarget,
+    values: dict[str, np.ndarray],
+    most: float = HEAVY,
+    log_weights: np.ndarray | None = None,
 ) -> list[str]:
     """Whether some scalar's sd rests on a few draws far out, whatever they are draws of.
 
@@ -213,6 +225,7 @@ def heavy_tails(
         target: names the sites.
         values: draws by site.
         most: the shape that is let pass.
+        log_weights: of the draws, where they are a proposal's: squares count by weight.
     """
     names, columns = [], []
     for site in target.sites:
@@ -224,11 +237,14 @@ def heavy_tails(
     if not columns:
         return []
     x = np.concatenate(columns, axis=1)
-    far = (x - x.mean(axis=0)) ** 2
+    logs = np.zeros(len(x)) if log_weights is None else log_weights
+    share = scipy.special.softmax(logs.astype(np.float64))
+    far = (x - share @ x) ** 2
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        kurtosis = np.nan_to_num((far**2).mean(axis=0) / far.mean(axis=0) ** 2)
+        kurtosis = np.nan_to_num((share @ far**2) / (share @ far) ** 2)
         at = np.argsort(-kurtosis)[:_TAILS]
-        shape = [psis(np.log(np.maximum(far[:, j], np.finfo(float).tiny))).khat for j in at]
+        squares = np.log(np.maximum(far[:, at], np.finfo(float).tiny))
+        shape = [psis(logs + column).khat for column in squares.T]
     worst = int(np.argmax(shape))
     if not shape[worst] > most:
         return []

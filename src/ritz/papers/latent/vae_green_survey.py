@@ -262,5 +262,5 @@ def size(vae: VAE) -> float:
     """Parameters that are trained."""
     fit, frozen = vae.fit_, lambda leaf: isinstance(leaf, paramax.NonTrainable)
     parts = (fit.q, [getattr(fit.target, name) for name in fit.target.trainable])
-    leaves = eqx.filter(jax.tree.leaves(parts, is_leaf=frozen), eqx.is_inexact_array)
-    return float(sum(v.size for v in leaves if v is not None))
+    leaves = jax.tree.leaves(parts, is_leaf=frozen)
+    return float(sum(v.size for v in leaves if eqx.is_inexact_array(v)))
