@@ -17,11 +17,13 @@ from ritz.latent import (
     forecast,
     gaussian,
     gaussian_mixture,
+    interpolation,
     linear_dynamics,
     masked_elbo,
     mlp,
     potentials,
     stepwise,
+    traversal,
     vamp,
 )
 from ritz.latent._bound import log_weights
@@ -219,3 +221,19 @@ def test_vamp_prior_is_the_mixture_of_posteriors():
             vamp(bad)
     with pytest.raises(ritz.RitzError, match="conditional model"):
         VAE(2, prior=vamp(x[:5]), epochs=1, batch=50, progress=False).fit(x, given=x[:, :1])
+
+
+def test_traversals_move_one_latent_and_interpolations_end_at_rows():
+    x = clusters(200)
+    vae = VAE(2, epochs=5, batch=50, validation=0.0, progress=False).fit(x)
+    z, moved = vae.encode(x), traversal(vae, x, row=3, steps=5, width=1.0)
+    at = z[3].copy()
+    at[1] = z[:, 1].mean() - z[:, 1].std()
+    np.testing.assert_allclose(moved[1, 0], vae.decode(at[None])[0], rtol=1e-5)
+    between = interpolation(vae, x[:2], x[2:4], steps=3)
+    np.testing.assert_allclose(between[:, 0], vae.decode(z[:2]), rtol=1e-5)
+    np.testing.assert_allclose(between[:, 1], vae.decode(0.5 * (z[:2] + z[2:4])), rtol=1e-5)
+    with pytest.raises(ritz.RitzError, match="row=200 arrived"):
+        traversal(vae, x, row=200)
+    with pytest.raises(ritz.RitzError, match="expected pairs"):
+        interpolation(vae, x[:2], x[:3])

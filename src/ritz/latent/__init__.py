@@ -81,6 +81,7 @@ from ritz.latent._reconstruction import Reconstruction, reconstruction
 from ritz.latent._sequences import MaskedELBO, Stepwise, forecast, masked_elbo, stepwise
 from ritz.latent._sliced import squared_sliced_wasserstein
 from ritz.latent._swae import LatentSliced, Samplable, samplable, swae
+from ritz.latent._traversal import interpolation, traversal
 from ritz.latent._unscented import LatentUnscented, sigma_points, squared_wasserstein, unscented
 from ritz.latent._vae import VAE
 
@@ -171,6 +172,7 @@ __all__ = [
     "hierarchical",
     "importance",
     "infovae",
+    "interpolation",
     "kernel_divergence",
     "latent_model",
     "levels",
@@ -203,6 +205,7 @@ __all__ = [
     "swae",
     "target_divergence",
     "torus",
+    "traversal",
     "uniform",
     "unscented",
     "vamp",

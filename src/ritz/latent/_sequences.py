@@ -62,7 +62,7 @@ def stepwise(network: Any) -> Any:
             f"stepwise: {type(network).__name__} arrived, expected a builder such as mlp(64)"
         )
 
-    def build(inputs: tuple[int, ...], outputs: tuple[int, ...], key: Key[Array, ""]) -> Stepwise:
+    def build(inputs: Any, outputs: Any, key: Key[Array, ""]) -> Stepwise:
         encodes = len(inputs) > 1
         steps, numbers = (inputs if encodes else outputs)[0], (outputs if encodes else inputs)[0]
         if (not encodes and len(outputs) < 2) or numbers % ((2 if encodes else 1) * steps):

@@ -85,7 +85,7 @@ def by_row(weight: float) -> Any:
 def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> Result:
     """How far the aggregate is from the prior, and what latents tell under a strong decoder."""
     epochs, passes = (2, 2) if quick else (EPOCHS, PASSES)
-    ways = {"bound": (elbo(), elbo())}
+    ways: dict[str, Any] = {"bound": (elbo(), elbo())}
     if wrong:
         ways["InfoVAE"] = (by_row(1000.0), by_row(WEIGHT))
     else:
