@@ -13,8 +13,10 @@ from typing import Any
 import ritz
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = tuple(ROOT / "docs" / name for name in ("objectives.md", "families.md", "particles.md"))
+NAMES = ("objectives.md", "families.md", "particles.md", "latent.md")
+PAGES = tuple(ROOT / "docs" / name for name in NAMES)
 RESULTS = ROOT / "bench" / "results"
+PAPERS = ROOT / "docs" / "papers" / "results"
 NEEDS = {"log_prob": "log q", "slope": "slopes"}
 
 
@@ -104,6 +106,18 @@ def side_by_side() -> Iterable[tuple[str, ...]]:
         )
 
 
+def variants() -> Iterable[tuple[str, ...]]:
+    """By autoencoder: what samples and reconstructions are like, and what training takes."""
+    figures = json.loads((PAPERS / "vae-green-survey.json").read_text())["figures"]
+    measures = ("Fréchet distance", "error", "operations an image", "parameters", "seconds")
+    yield "variant", *measures
+    names = sorted({key.rpartition(": ")[0] for key in figures})
+    for name in sorted(names, key=lambda name: figures[f"{name}: Fréchet distance"]):
+        far, error, work, size, seconds = (figures[f"{name}: {what}"] for what in measures)
+        told = (f"{far:.1f}", f"{error:.4f}", f"{work / 1e6:.2f} M", f"{size / 1e3:.0f} k")
+        yield name, *told, f"{seconds:.1f}"
+
+
 def _right(row: dict[str, Any]) -> bool:
     """The largest error of a mean below 0.1 sd, and every sd within 20%."""
     return "failed" not in row and row["mean_error"] < 0.1 and row["log_sd_error"] < 0.2
@@ -117,6 +131,7 @@ TABLES: dict[str, Callable[[], Iterable[tuple[str, ...]]]] = {
     "combinations": combinations,
     "flows": flows,
     "side_by_side": side_by_side,
+    "variants": variants,
 }
 
 
