@@ -156,3 +156,19 @@ def test_weights_tell_of_tails_that_draws_do_not_reach():
         assert heavy_tails(target, {name: x}) == []  # of the draws alone nothing is seen
         assert heavy_tails(target, {name: x}, 0.5, light) == []
         assert "rests on a few draws" in heavy_tails(target, {name: x}, 0.5, heavy)[0]
+
+
+@pytest.mark.slow
+def test_what_weights_tell_of_tails_is_kept_with_a_saved_fit(tmp_path):
+    """A ridge whose far end a proposal of Gaussians does not reach."""
+    data = jnp.asarray([0.3, -0.2, 0.4])
+
+    def model():
+        rate = numpyro.sample("rate", dist.LogNormal(0.0, 2.0))
+        most = numpyro.sample("most", dist.LogNormal(0.0, 2.0))
+        numpyro.sample("y", dist.Normal(most / (1.0 + rate), 0.3), obs=data)
+
+    fit = ritz.fit(model, progress=False)
+    assert fit.status == "doubtful"
+    fit.save(tmp_path / "fit")
+    assert ritz.load(tmp_path / "fit").reasons == fit.reasons

@@ -25,6 +25,8 @@ MEAN_OFF, LOG_SD_OFF = 0.1, 0.2
 LEAST_ESS = 0.1
 # Above this Pareto shape of its squares an sd is not to be had from thousands of draws.
 HEAVY = 0.7
+# From here on there is none.
+NO_VARIANCE = 1.0
 # Of draws, at which a log density may be not a number.
 NO_NUMBER = 0.001
 # A variance that is off so much in Stein's identity has a log sd that is off as above.
@@ -65,15 +67,27 @@ def reasons(fit: Any) -> tuple[str, ...]:
         history = History() if fit.stop_reason == "converged" else fit.history
         found = doubts(history, fit.target, *of_weights, corrected=corrected)
         found = [fit.message] * bool(fit.message) + found
-        most = HEAVY
-        if fit.info.get("refitted") and corrected and not found:
-            # What has learned from weights ends where they happened to end: ask these as well.
-            pool = drawn_from(fit.q, fit.target, DRAWS, fit.key)
-            counts = np.isfinite(pool["log_weights"])
-            some = {name: v[counts] for name, v in pool["values"].items()}
-            found = heavy_tails(fit.target, some, HEAVY, pool["log_weights"][counts])
-            most = _adapt.KHAT
+        # What has learned from weights ends where they happened to end.
+        learned = bool(fit.info.get("refitted"))
+        most = _adapt.KHAT if learned else HEAVY
+        if corrected and not found and (learned or fit.khat > _adapt.KHAT):
+            found = _beyond(fit, HEAVY if learned else NO_VARIANCE)
     return tuple(found or heavy_tails(fit.target, values, most))
+
+
+def _beyond(fit: Any, most: float) -> list[str]:
+    """What the weights of other draws tell of tails that the draws may not reach.
+
+    Kept with the fit, since one that is loaded without its model has no densities.
+    """
+    known = fit.info.get("tails")
+    if known is None and fit.target.has_full_density:
+        pool = drawn_from(fit.q, fit.target, DRAWS, fit.key)
+        counts = np.isfinite(pool["log_weights"])
+        some = {name: v[counts] for name, v in pool["values"].items()}
+        known = heavy_tails(fit.target, some, most, pool["log_weights"][counts])
+        fit.info["tails"] = known
+    return [line for line in known if isinstance(line, str)] if isinstance(known, list) else []
 
 
 def _by_scores(target: AbstractTarget, x: np.ndarray) -> list[str]:
