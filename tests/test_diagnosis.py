@@ -1,5 +1,6 @@
 """`Fit.diagnose`: what it measures, and that wrong fits show."""
 
+import dataclasses
 import re
 
 import jax
@@ -172,3 +173,18 @@ def test_what_weights_tell_of_tails_is_kept_with_a_saved_fit(tmp_path):
     assert fit.status == "doubtful"
     fit.save(tmp_path / "fit")
     assert ritz.load(tmp_path / "fit").reasons == fit.reasons
+
+
+def test_tails_are_asked_of_what_has_learned_from_weights_and_told_again_when_loaded(tmp_path):
+    target = ritz.target.from_log_density(lambda x: -0.5 * x @ x, jnp.zeros(2))
+    fit = ritz.fit(target, progress=False)
+    assert "tails" not in fit.info
+    fit.info["refitted"] = True
+    assert fit.status == "ok"
+    assert fit.info["tails"] == []
+    again = dataclasses.replace(
+        fit, info=fit.info | {"tails": ["the sd of x rests on a few draws"]}
+    )
+    assert again.status == "doubtful"
+    again.save(tmp_path / "fit")
+    assert ritz.load(tmp_path / "fit").reasons == again.reasons
