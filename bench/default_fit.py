@@ -69,10 +69,11 @@ def of_ritz(name: str, seed: int, refine: str | None = None) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     assert fit.psis is not None
     weighed = len(fit.psis.log_weights) / 3 if fit.correction else 0.0
+    asked = len(fit.stored()["x"]) / 3 if "tails" in fit.info else 0.0
     row = {
         "status": status,
         "seconds": seconds,
-        "evaluations": fit.info["evaluations"] + weighed,
+        "evaluations": fit.info["evaluations"] + weighed + asked,
         "khat": fit.khat,
         "ess": fit.psis.ess,
         "reasons": list(fit.reasons),

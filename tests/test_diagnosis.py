@@ -159,22 +159,6 @@ def test_weights_tell_of_tails_that_draws_do_not_reach():
         assert "rests on a few draws" in heavy_tails(target, {name: x}, 0.5, heavy)[0]
 
 
-@pytest.mark.slow
-def test_what_weights_tell_of_tails_is_kept_with_a_saved_fit(tmp_path):
-    """A ridge whose far end a proposal of Gaussians does not reach."""
-    data = jnp.asarray([0.3, -0.2, 0.4])
-
-    def model():
-        rate = numpyro.sample("rate", dist.LogNormal(0.0, 2.0))
-        most = numpyro.sample("most", dist.LogNormal(0.0, 2.0))
-        numpyro.sample("y", dist.Normal(most / (1.0 + rate), 0.3), obs=data)
-
-    fit = ritz.fit(model, progress=False)
-    assert fit.status == "doubtful"
-    fit.save(tmp_path / "fit")
-    assert ritz.load(tmp_path / "fit").reasons == fit.reasons
-
-
 def test_tails_are_asked_of_what_has_learned_from_weights_and_told_again_when_loaded(tmp_path):
     target = ritz.target.from_log_density(lambda x: -0.5 * x @ x, jnp.zeros(2))
     fit = ritz.fit(target, progress=False)
@@ -188,3 +172,4 @@ def test_tails_are_asked_of_what_has_learned_from_weights_and_told_again_when_lo
     assert again.status == "doubtful"
     again.save(tmp_path / "fit")
     assert ritz.load(tmp_path / "fit").reasons == again.reasons
+    assert again.refine("importance").status == "ok"  # asked anew of other draws

@@ -179,6 +179,11 @@ def test_what_does_not_fit_is_told_in_a_line(tmp_path):
         VAE(23, **nets, **short).fit(x)
     with pytest.raises(ritz.RitzError, match=r"share=1.0 arrived"):
         masked_elbo(1.0)
+    means = {"prior": linear_dynamics(2), "objective": masked_elbo(0.5)}
+    with pytest.raises(ritz.RitzError, match="no potentials of steps"):
+        VAE(24, **means, **nets, **short).fit(x)
+    with pytest.raises(ritz.RitzError, match=r"a hierarchy's prior is levels\(\)"):
+        VAE((16, 8), prior=gaussian_mixture(3), **short).fit(x)
     with pytest.raises(ritz.RitzError, match="expected a builder"):
         stepwise(3)
     vae = VAE(24, **nets, **short).fit(x)
@@ -237,3 +242,26 @@ def test_traversals_move_one_latent_and_interpolations_end_at_rows():
         traversal(vae, x, row=200)
     with pytest.raises(ritz.RitzError, match="expected pairs"):
         interpolation(vae, x[:2], x[:3])
+
+
+def test_masks_leave_out_what_they_say():
+    x = circles(60)
+    q, target = paramax.unwrap(trained_once(x))
+    batch, key = {"x": jnp.asarray(x, jnp.float32)}, jax.random.key(3)
+    of = lambda share: masked_elbo(share).loss(q, target, key, batch)
+    plain = elbo().loss(q, target, jax.random.split(key)[1], batch)
+    np.testing.assert_allclose(of(0.0)[0], plain[0], rtol=1e-5)
+    # One step of twelve is seen: posteriors are nearly the prior, and the bound is lower.
+    assert of(0.9)[1]["kl"] < 0.5 * plain[1]["kl"]
+    said = q.condition({"x": batch["x"][0]})
+    kept = said.kept(jnp.asarray([1.0] * 4 + [0.0] * 8))
+    np.testing.assert_array_equal(kept.precision[:8], said.precision[:8])
+    assert not kept.precision[8:].any()
+    assert not kept.h[8:].any()
+
+
+def trained_once(x):
+    parts = {"prior": linear_dynamics(2), "posterior": potentials()}
+    nets = {"encoder": stepwise(mlp(8)), "decoder": stepwise(mlp(8))}
+    vae = VAE(24, **parts, **nets, epochs=20, batch=50, lr=1e-2, validation=0.0, progress=False)
+    return vae.fit(x).fit_.q, vae.fit_.target

@@ -17,7 +17,9 @@ def refine(fit: Any, how: Any, key: jax.Array) -> Any:
     """See `Fit.refine`."""
     if how not in WAYS:
         raise RitzError(f"refine: {how!r} arrived; {suggest(str(how), WAYS)}")
-    info = {name: value for name, value in fit.info.items() if name not in ("nuts", "refined")}
+    # What was told of the draws before is not true of others.
+    told = ("nuts", "refined", "tails")
+    info = {name: value for name, value in fit.info.items() if name not in told}
     better = dataclasses.replace(fit, correction="importance", info=info)
     if how == "importance":
         return better

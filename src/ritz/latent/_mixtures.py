@@ -31,7 +31,7 @@ def gaussian_mixture(components: Any = 10) -> Any:
         a builder, from latent dimensions and a key to a family.
 
     Raises:
-        RitzError: for no component.
+        RitzError: for no component; from the builder, for the levels of a hierarchy.
 
     >>> import jax
     >>> gaussian_mixture(3)(2, jax.random.key(0)).components
@@ -39,7 +39,11 @@ def gaussian_mixture(components: Any = 10) -> Any:
     """
     many = whole_number("components", components, 1)
 
-    def build(latent: int, key: Key[Array, ""]) -> Mixture:
+    def build(latent: Any, key: Key[Array, ""]) -> Mixture:
+        if not isinstance(latent, int):
+            raise RitzError(
+                f"gaussian_mixture: latent={latent} arrived, but a hierarchy's prior is levels()"
+            )
         means = jax.random.normal(key, (many, latent))
         parts = jax.vmap(MeanField)(means, jnp.zeros((many, latent)))
         return Mixture(jnp.zeros(many), parts, "mean_field")

@@ -16,6 +16,8 @@ from ritz.latent._assembled import rows_of
 from ritz.latent._bound import LatentELBO, elbo
 from ritz.latent._dynamics import LinearDynamics, Potentials
 
+_NONE = "this VAE's posteriors are no potentials of steps; use posterior=potentials()"
+
 
 class Stepwise(eqx.Module):
     """One network at each step.
@@ -87,7 +89,10 @@ class _Masked(AbstractAmortised):
         return self.encoder.dim
 
     def condition(self, data: Any) -> AbstractFamily:
-        return self.encoder.condition(data).kept(data["keep"])
+        said = self.encoder.condition(data)
+        if not isinstance(said, Potentials):
+            raise RitzError(_NONE)
+        return said.kept(data["keep"])
 
 
 class MaskedELBO(LatentELBO):
@@ -173,10 +178,10 @@ def forecast(vae: Any, x: Any) -> np.ndarray:
         )
     rows, wanted = rows_of(x), fit.target.observed[0].shape
     seen = rows.shape[1]
-    if rows.shape[2:] != wanted[1:] or seen > wanted[0]:
+    if rows.shape[2:] != wanted[1:] or not 1 <= seen <= wanted[0]:
         raise RitzError(
             f"forecast: sequences of shape {rows.shape[1:]} arrived, expected (s, "
-            f"{', '.join(map(str, wanted[1:]))}) with s of {wanted[0]} at most"
+            f"{', '.join(map(str, wanted[1:]))}) with s from 1 to {wanted[0]}"
         )
     rest = np.zeros((len(rows), wanted[0] - seen, *wanted[1:]), rows.dtype)
     full = jnp.asarray(np.concatenate([rows, rest], axis=1))
@@ -186,7 +191,7 @@ def forecast(vae: Any, x: Any) -> np.ndarray:
         q, target = paramax.unwrap(parts)
         said = q.condition({"x": row})
         if not isinstance(said, Potentials):
-            raise RitzError("forecast: this VAE's posteriors are no potentials()")
+            raise RitzError(_NONE)
         return target.likelihood.mean(target.decode(target.prior.given(said.kept(keep)).loc))
 
     return at_rows(one, (fit.q, fit.target), full, keep)
