@@ -22,11 +22,17 @@ def test_of_student_t_and_not_of_a_normal(df):
         assert hill(np.abs(rng.normal(size=1_000_000)))[0] > 4.0 * df
 
 
-@pytest.mark.parametrize(
-    ("x", "share"),
-    [([1.0, np.nan, 2.0], 0.5), ([[1.0]], 0.5), ([1.0, 2.0], 1.5), ([1.0, 2.0], 0.1)]
-    + [([-2.0, -1.0, -3.0, -4.0], 0.5), ([1.0] * 9, 0.5)],
-)
+BAD = [
+    ([1.0, np.nan, 2.0], 0.5),
+    ([[1.0]], 0.5),
+    ([1.0, 2.0], 1.5),
+    ([1.0, 2.0], 0.1),
+    ([-2.0, -1.0, -3.0, -4.0], 0.5),
+    ([1.0] * 9, 0.5),
+]
+
+
+@pytest.mark.parametrize(("x", "share"), BAD)
 def test_bad_input_is_told_in_a_line(x, share):
     with pytest.raises(ritz.RitzError, match="hill: ") as told:
         hill(x, share)
