@@ -32,8 +32,12 @@ APART = {
     "horseshoe_breast_cancer": ("beta",),
     "item_response_davis": ("difficulty", "discrimination", "discrimination_base"),
 }
-# Particles of a run, where it is sequential Monte Carlo.
-PARTICLES = {"gaussian_mixture": 4000, "hidden_markov_nile": 2000, "gp_regression": 500}
+# Particles of a run, where it is sequential Monte Carlo, and moves and leaps at each temperature.
+PARTICLES = {
+    "gaussian_mixture": (4000, 10, 8),
+    "hidden_markov_nile": (2000, 10, 8),
+    "gp_regression": (300, 5, 5),
+}
 REFERENCE = HERE / "results" / "default_fit_reference.json"
 QUANTILES = {"q5": 0.05, "q50": 0.5, "q95": 0.95}
 # Two modes of a symmetric lattice field: no sampler of one chain a mode has a reference for it.
@@ -115,7 +119,9 @@ def of_nuts(
     return row | {"diverging": int(np.asarray(fields["diverging"]).sum())}, draws
 
 
-def of_smc(name: str, seed: int, particles: int) -> tuple[dict[str, Any], np.ndarray]:
+def of_smc(
+    name: str, seed: int, particles: int, moves: int, leaps: int
+) -> tuple[dict[str, Any], np.ndarray]:
     """Tempered from a normal law of sd 3; draws by run, in the order of the reference."""
     import blackjax
     import jax.numpy as jnp
@@ -123,7 +129,6 @@ def of_smc(name: str, seed: int, particles: int) -> tuple[dict[str, Any], np.nda
     target = ritz.target.from_numpyro(*placed(name))
     middle = target.start(jax.random.key(0))[0]
     wide = lambda x: jax.scipy.stats.norm.logpdf(x, middle, 3.0).sum()
-    moves, leaps = 10, 8
     began, count = time.perf_counter(), 0
 
     @jax.jit
@@ -189,7 +194,7 @@ def make_reference(names: list[str]) -> None:
     found = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
     for name in names:
         if name in PARTICLES:
-            row, chains = of_smc(name, 100, PARTICLES[name])
+            row, chains = of_smc(name, 100, *PARTICLES[name])
         else:
             row, draws = of_nuts(name, 100, (1500, 4 * KEPT), thinning=4)
             values = flat(name, draws)

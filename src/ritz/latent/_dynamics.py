@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 from ritz._errors import RitzError, whole_number
 from ritz.family import AbstractFamily
 from ritz.latent._encoder import AbstractLaw, AbstractPosterior, AbstractTied, bounded
+from ritz.latent._small import along, inverse, prefixes, product, transposed
 
 _LOG_2PI = 1.8378770664093453
 _ALONE = "potentials() are a law with prior=linear_dynamics(width) alone; use both, or diagonal()"
@@ -82,23 +83,23 @@ class Chain(AbstractLaw):
 
     def moments(self) -> tuple[Float[Array, "T d"], Float[Array, "T d d"]]:
         """Means and covariances by step."""
-        own = self.factor @ _t(self.factor)
+        own = product(self.factor, transposed(self.factor))
 
         def join(late: Any, early: Any) -> Any:
-            return early[0] @ late[0], early[0] @ late[1] @ _t(early[0]) + early[1]
+            moved = product(product(early[0], late[1]), transposed(early[0]))
+            return product(early[0], late[0]), moved + early[1]
 
-        cov = jax.lax.associative_scan(join, (self.gain, own), reverse=True)[1]
+        cov = prefixes(join, (self.gain, own), reverse=True)[1]
         return self._along(self.shift), cov
 
     def sample(self, key: Key[Array, ""]) -> Float[Array, " n"]:
         noise = jax.random.normal(key, self.shift.shape, self.shift.dtype)
-        moved = jnp.einsum("tij,tj->ti", self.factor, noise)
-        return self._along(self.shift + moved).reshape(-1)
+        return self._along(self.shift + along(self.factor, noise)).reshape(-1)
 
     def log_prob(self, x: Float[Array, " n"]) -> Float[Array, ""]:
         z = x.reshape(self.shift.shape)
         after = jnp.concatenate([z[1:], jnp.zeros_like(z[:1])])
-        off = z - jnp.einsum("tij,tj->ti", self.gain, after) - self.shift
+        off = z - along(self.gain, after) - self.shift
         white = jax.scipy.linalg.solve_triangular(self.factor, off[..., None], lower=True)
         return -0.5 * (white**2).sum() - self._log_det() - 0.5 * z.size * _LOG_2PI
 
@@ -108,10 +109,10 @@ class Chain(AbstractLaw):
         mean, cov = self.moments()
         entropy = self._log_det() + 0.5 * mean.size * (1.0 + _LOG_2PI)
         # Of each step given the one before: Cov(z_t, z_{t+1}) is E_t Cov(z_{t+1}).
-        A, cross = prior.matrix, self.gain[:-1] @ cov[1:]
+        A, cross = prior.matrix, product(self.gain[:-1], cov[1:])
         off = mean[1:] - mean[:-1] @ A.T - prior.push
-        along = A @ cross
-        spread = cov[1:] - along - _t(along) + A @ cov[:-1] @ A.T
+        led = product(A, cross)
+        spread = cov[1:] - led - transposed(led) + product(product(A, cov[:-1]), A.T)
         squares = off**2 + jnp.diagonal(spread, axis1=1, axis2=2)
         first = (mean[0] - prior.first) ** 2 + jnp.diagonal(cov[0])
         expected = _expected(first, prior.first_log_sd) + _expected(squares, prior.log_sd)
@@ -121,9 +122,9 @@ class Chain(AbstractLaw):
         """The chain that the gains and these shifts make, from its end."""
 
         def join(late: Any, early: Any) -> Any:
-            return early[0] @ late[0], jnp.einsum("...ij,...j->...i", early[0], late[1]) + early[1]
+            return product(early[0], late[0]), along(early[0], late[1]) + early[1]
 
-        return jax.lax.associative_scan(join, (self.gain, shift), reverse=True)[1]
+        return prefixes(join, (self.gain, shift), reverse=True)[1]
 
     def _log_det(self) -> Array:
         return jnp.log(jnp.diagonal(self.factor, axis1=1, axis2=2)).sum()
@@ -188,14 +189,15 @@ class LinearDynamics(AbstractTied):
         """
         T, d = self.steps, self.first.size
         h, J = said.h.reshape(T, d), said.precision.reshape(T, d)
-        A, Q, eye = self.matrix, jnp.diag(jnp.exp(2.0 * self.log_sd)), jnp.eye(d)
+        A, Q, eye = self.matrix, jnp.exp(2.0 * self.log_sd), jnp.eye(d)
 
         def element(h: Array, J: Array) -> Any:  # of a step given the one before
-            M = jnp.linalg.inv(eye + J[:, None] * Q)  # (I + J Q)^-1
-            left = eye - Q @ (M * J)
-            told = M @ (h - J * self.push)
-            gain = left @ A
-            return gain, left @ self.push + Q @ (M @ h), left @ Q, A.T @ told, A.T @ (M * J) @ A
+            # (I + J Q)^-1, of two diagonal matrices.
+            M = 1.0 / (1.0 + J * Q)
+            left = 1.0 - Q * M * J
+            told = A.T @ (M * (h - J * self.push))
+            seen = product(A.T * (M * J), A)
+            return left[:, None] * A, left * self.push + Q * M * h, jnp.diag(left * Q), told, seen
 
         rest = jax.vmap(element)(h[1:], J[1:])
         P = jnp.exp(2.0 * self.first_log_sd)
@@ -203,34 +205,34 @@ class LinearDynamics(AbstractTied):
         zero, none = jnp.zeros((d, d)), jnp.zeros(d)
         begin = (zero, cov * (h[0] + self.first / P), jnp.diag(cov), none, zero)
         elements = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), begin, rest)
-        _, mean, cov, _, _ = jax.lax.associative_scan(jax.vmap(_filtered), elements)
+        _, mean, cov, _, _ = prefixes(jax.vmap(_filtered), elements)
 
         def back(mean: Array, cov: Array) -> Any:
-            ahead = A @ cov @ A.T + Q
-            gain = jnp.linalg.solve(ahead, A @ cov).T
-            left = eye - gain @ A
-            own = left @ cov @ left.T + gain @ Q @ gain.T  # stays positive when rounded
-            return gain, mean - gain @ (A @ mean + self.push), own
+            led = product(A, cov)
+            gain = product(led.T, inverse(product(led, A.T) + jnp.diag(Q)))
+            left = eye - product(gain, A)
+            # In this form it stays positive when rounded.
+            own = product(product(left, cov), left.T) + product(gain * Q, gain.T)
+            return gain, mean - along(gain, along(A, mean) + self.push), own
 
         gain, shift, own = jax.vmap(back)(mean[:-1], cov[:-1])
         gain = jnp.concatenate([gain, zero[None]])
         shift = jnp.concatenate([shift, mean[-1:]])
         own = jnp.concatenate([own, cov[-1:]])
         small = jnp.finfo(own.dtype).eps * jnp.trace(own, axis1=1, axis2=2)[:, None, None] * eye
-        return Chain(gain, shift, jnp.linalg.cholesky(0.5 * (own + _t(own)) + small))
+        return Chain(gain, shift, jnp.linalg.cholesky(0.5 * (own + transposed(own)) + small))
 
 
 def _filtered(one: Any, two: Any) -> Any:
     (A1, b1, C1, e1, J1), (A2, b2, C2, e2, J2) = one, two
-    eye = jnp.eye(len(b1))
-    mix = jnp.linalg.inv(eye + C1 @ J2)
-    forth, back = A2 @ mix, A1.T @ mix.T
+    mix = inverse(jnp.eye(len(b1)) + product(C1, J2))
+    forth, back = product(A2, mix), product(A1.T, mix.T)
     return (
-        forth @ A1,
-        forth @ (b1 + C1 @ e2) + b2,
-        forth @ C1 @ A2.T + C2,
-        back @ (e2 - J2 @ b1) + e1,
-        back @ J2 @ A1 + J1,
+        product(forth, A1),
+        along(forth, b1 + along(C1, e2)) + b2,
+        product(product(forth, C1), A2.T) + C2,
+        along(back, e2 - along(J2, b1)) + e1,
+        product(product(back, J2), A1) + J1,
     )
 
 
@@ -239,15 +241,11 @@ def _expected(squares: Array, log_sd: Array) -> Array:
     return (-0.5 * squares * jnp.exp(-2.0 * log_sd) - log_sd - 0.5 * _LOG_2PI).sum()
 
 
-def _t(x: Array) -> Array:
-    return jnp.swapaxes(x, -1, -2)
-
-
 def potentials() -> PotentialPosterior:
     r"""Posteriors of sequences: the encoder gives potentials, the prior's dynamics join them.
 
     .. math:: q(z \mid x) \propto p(z) \prod_t
-        \exp\big(-\tfrac12 (z_t - m_t(x))^\top\,\mathrm{diag}(J_t(x))\,(z_t - m_t(x))\big),
+        \exp\big(-\tfrac12 (z_t - m_t(x))^\top\,\mathrm{diag}(J_t(x))\,(z_t - mtransposed(x))\big),
 
     exactly, for `prior=linear_dynamics(width)`: the structured autoencoder of Johnson, Duvenaud,
     Wiltschko, Datta and Adams 2016, as in Zhao and Linderman, "Revisiting structured variational
