@@ -17,6 +17,7 @@ from ritz.latent import (
     forecast,
     gaussian,
     gaussian_mixture,
+    gaussian_process,
     interpolation,
     linear_dynamics,
     masked_elbo,
@@ -27,7 +28,9 @@ from ritz.latent import (
     vamp,
 )
 from ritz.latent._bound import log_weights
-from ritz.latent._dynamics import LinearDynamics, Potentials
+from ritz.latent._dynamics import LinearDynamics
+from ritz.latent._potentials import Potentials
+from ritz.latent._small import along, prefixes, product
 
 T, D = 7, 2
 
@@ -108,6 +111,65 @@ def test_without_potentials_the_posterior_is_the_prior(chain):
     np.testing.assert_allclose(post.divergences(chain).sum(), 0.0, atol=1e-8)
 
 
+def test_curves_are_dense_gaussians():
+    with jax.enable_x64(True):
+        prior = gaussian_process(D, 1.5)(T * D, jax.random.key(0))
+        prior = dataclasses.replace(prior, log_length=jnp.log(jnp.asarray([1.0, 3.0])))
+        t = np.arange(T)
+        each = [np.exp(-0.5 * ((t[:, None] - t) / w) ** 2) for w in (1.0, 3.0)]
+        cov = np.zeros((T, D, T, D))
+        for i in range(D):
+            cov[:, i, :, i] = 0.999 * each[i] + 0.001 * np.eye(T)
+        cov = cov.reshape(T * D, T * D)
+        x = np.random.default_rng(1).normal(size=T * D)
+        law = multivariate_normal(np.zeros(T * D), cov)
+        np.testing.assert_allclose(prior.log_prob(jnp.asarray(x)), law.logpdf(x), rtol=1e-8)
+        given = said(np.random.default_rng(0))
+        post = prior.given(given)
+        exact = np.linalg.inv(np.linalg.inv(cov) + np.diag(given.precision))
+        centre = exact @ np.asarray(given.h)
+        np.testing.assert_allclose(post.loc, centre, rtol=1e-8, atol=1e-8)
+        law = multivariate_normal(centre, exact)
+        np.testing.assert_allclose(post.log_prob(jnp.asarray(x)), law.logpdf(x), rtol=1e-8)
+        ratio = np.linalg.solve(cov, exact)
+        kl = np.trace(ratio) + centre @ np.linalg.solve(cov, centre) - T * D
+        kl = 0.5 * (kl - np.linalg.slogdet(ratio)[1])
+        np.testing.assert_allclose(post.divergences(prior).sum(), kl, rtol=1e-8)
+        draws = jax.vmap(post.sample)(jax.random.split(jax.random.key(1), 20_000))
+        np.testing.assert_allclose(np.cov(draws.T), exact, atol=0.06 * exact.max())
+
+
+def test_curves_hold_in_float32_where_they_are_long():
+    prior = gaussian_process(1, 60.0)(200, jax.random.key(0))
+    given = Potentials(jnp.full(200, 1e4), jnp.full(200, 3e3))
+    assert np.isfinite(float(prior.given(given).divergences(prior).sum()))
+    np.testing.assert_allclose(prior.given(given).loc, 1e4 / 3e3, rtol=1e-2)
+
+
+def test_curves_find_what_a_network_says():
+    x = circles(200)
+    parts = {"prior": gaussian_process(2), "posterior": potentials()}
+    nets = {"encoder": stepwise(mlp(16)), "decoder": stepwise(mlp(16))}
+    vae = VAE(24, **parts, **nets, epochs=40, batch=50, lr=1e-2, validation=0.0, progress=False)
+    vae.fit(x)
+    assert ((vae.decode(vae.encode(x)) - x) ** 2).mean() < 0.05  # of a variance of 0.5
+    assert forecast(vae, x[:3, :6]).shape == (3, 12, 2)
+    with pytest.raises(ritz.RitzError, match="length=0 arrived"):
+        gaussian_process(2, 0)
+    with pytest.raises(ritz.RitzError, match="2 times the number of steps"):
+        VAE(25, **parts, **nets, progress=False).fit(x)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_joins_one_by_one_are_those_side_by_side(reverse):
+    rng = np.random.default_rng(0)
+    maps = (jnp.asarray(rng.normal(size=(6, 2, 2)), float), jnp.asarray(rng.normal(size=(6, 2))))
+    join = lambda a, b: (product(b[0], a[0]), along(b[0], a[1]) + b[1])
+    wanted = jax.lax.associative_scan(join, maps, reverse=reverse)
+    found = prefixes(join, maps, reverse=reverse)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), found, wanted)
+
+
 class Exact(ritz.family.AbstractAmortised):
     """The potentials of a linear Gaussian model's likelihood."""
 
@@ -171,7 +233,7 @@ def test_what_does_not_fit_is_told_in_a_line(tmp_path):
     nets = {"encoder": stepwise(mlp(8)), "decoder": stepwise(mlp(8))}
     with pytest.raises(ritz.RitzError, match="2 times the number of steps"):
         VAE(25, prior=linear_dynamics(2), posterior=potentials(), **short).fit(x)
-    with pytest.raises(ritz.RitzError, match=r"are a law with prior=linear_dynamics\(width\)"):
+    with pytest.raises(ritz.RitzError, match="are a law with a prior of sequences"):
         VAE(24, posterior=potentials(), **nets, **short).fit(x)
     with pytest.raises(ritz.RitzError, match="masked_elbo leaves out potentials"):
         VAE(24, objective=masked_elbo(0.5), **nets, **short).fit(x)

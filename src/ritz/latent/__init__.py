@@ -18,6 +18,12 @@ from ritz.latent._brownian import Brownian, brownian, kernel_divergence
 from ritz.latent._capacity import LatentCapacity, capacity
 from ritz.latent._code_law import CodeLaw, fit_codes
 from ritz.latent._codebook import Codebook, codebook
+from ritz.latent._correlation import (
+    LatentParts,
+    density_gap,
+    parts_of_divergence,
+    total_correlation,
+)
 from ritz.latent._counts import (
     Multinomial,
     NegativeBinomial,
@@ -39,7 +45,7 @@ from ritz.latent._divergence_target import (
     gaussian_quantised,
     target_divergence,
 )
-from ritz.latent._dynamics import Chain, LinearDynamics, Potentials, linear_dynamics, potentials
+from ritz.latent._dynamics import Chain, LinearDynamics, linear_dynamics
 from ritz.latent._encoder import (
     AbstractLaw,
     AbstractPosterior,
@@ -51,7 +57,9 @@ from ritz.latent._encoder import (
 from ritz.latent._ex_post import ex_post
 from ritz.latent._frechet import frechet_distance
 from ritz.latent._gaussian import Gaussian, gaussian
+from ritz.latent._gaussian_process import Curves, GaussianProcess, gaussian_process
 from ritz.latent._graph import GraphEncoder, GraphModel, graph_encoder, graph_model, node_means
+from ritz.latent._half import half
 from ritz.latent._hierarchy import Levels, hierarchical, levels
 from ritz.latent._infovae import LatentInfo, infovae, mmd
 from ritz.latent._inverse_lipschitz import Brenier, BrenierMap, InputConvex, brenier
@@ -70,6 +78,7 @@ from ritz.latent._manifold import (
 from ritz.latent._mixtures import VampPrior, gaussian_mixture, vamp
 from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import convolutional, mlp, residual
+from ritz.latent._potentials import AbstractSequence, Potentials, potentials
 from ritz.latent._quantised import (
     VectorQuantised,
     perplexity,
@@ -93,6 +102,7 @@ __all__ = [
     "AbstractLikelihood",
     "AbstractPosterior",
     "AbstractRowLoss",
+    "AbstractSequence",
     "AbstractTied",
     "Aggregate",
     "AnalyticELBO",
@@ -108,9 +118,11 @@ __all__ = [
     "CodeLaw",
     "Codebook",
     "ContinuousBernoulli",
+    "Curves",
     "DiscretisedLogistic",
     "Encoder",
     "Gaussian",
+    "GaussianProcess",
     "GraphEncoder",
     "GraphModel",
     "Guided",
@@ -122,6 +134,7 @@ __all__ = [
     "LatentIWAE",
     "LatentInfo",
     "LatentModel",
+    "LatentParts",
     "LatentSliced",
     "LatentUnscented",
     "Levels",
@@ -154,6 +167,7 @@ __all__ = [
     "continuous_bernoulli",
     "convolutional",
     "dci",
+    "density_gap",
     "diagonal",
     "discretised_logistic",
     "elbo",
@@ -164,11 +178,13 @@ __all__ = [
     "frechet_distance",
     "gaussian",
     "gaussian_mixture",
+    "gaussian_process",
     "gaussian_quantised",
     "graph_encoder",
     "graph_model",
     "guided",
     "guided_elbo",
+    "half",
     "hierarchical",
     "importance",
     "infovae",
@@ -184,6 +200,7 @@ __all__ = [
     "mutual_information_gap",
     "negative_binomial",
     "node_means",
+    "parts_of_divergence",
     "perplexity",
     "point",
     "poisson",
@@ -205,6 +222,7 @@ __all__ = [
     "swae",
     "target_divergence",
     "torus",
+    "total_correlation",
     "traversal",
     "uniform",
     "unscented",

@@ -1,6 +1,5 @@
-r"""Sequences: a linear Gaussian Markov chain of latents, and exact posteriors given potentials."""
+r"""A linear Gaussian Markov chain of latents, and exact posteriors given potentials."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -9,51 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
-from ritz.family import AbstractFamily
-from ritz.latent._encoder import AbstractLaw, AbstractPosterior, AbstractTied, bounded
+from ritz.latent._encoder import AbstractLaw
+from ritz.latent._potentials import AbstractSequence, Potentials
 from ritz.latent._small import along, inverse, prefixes, product, transposed
 
 _LOG_2PI = 1.8378770664093453
-_ALONE = "potentials() are a law with prior=linear_dynamics(width) alone; use both, or diagonal()"
-
-
-class Potentials(AbstractFamily):
-    r"""What a network says of each step of a chain, :math:`e^{h_t^\top z - z^\top J_t z / 2}`.
-
-    Attributes:
-        h: shape (T d,).
-        precision: the diagonals J, shape (T d,).
-    """
-
-    h: Float[Array, " n"]
-    precision: Float[Array, " n"]
-
-    @property
-    def dim(self) -> int:
-        return self.h.shape[0]
-
-    def kept(self, keep: Float[Array, " T"]) -> "Potentials":
-        """With those of some steps alone: where `keep` is 0 nothing is said."""
-        each = jnp.repeat(keep, self.dim // len(keep))
-        return Potentials(self.h * each, self.precision * each)
-
-    def sample(self, key: Key[Array, ""]) -> Float[Array, " n"]:
-        raise RitzError(_ALONE)
-
-    def log_prob(self, x: Float[Array, " n"]) -> Float[Array, ""]:
-        raise RitzError(_ALONE)
-
-
-class PotentialPosterior(AbstractPosterior):
-    """See `potentials`."""
-
-    def numbers(self, latent: int) -> int:
-        return 2 * latent
-
-    def __call__(self, numbers: Float[Array, " n"]) -> Potentials:
-        mean, log_precision = jnp.split(numbers, 2)
-        precision = jnp.exp(bounded(log_precision))
-        return Potentials(precision * mean, precision)
 
 
 class Chain(AbstractLaw):
@@ -130,7 +89,7 @@ class Chain(AbstractLaw):
         return jnp.log(jnp.diagonal(self.factor, axis1=1, axis2=2)).sum()
 
 
-class LinearDynamics(AbstractTied):
+class LinearDynamics(AbstractSequence):
     """See `linear_dynamics`.
 
     Attributes:
@@ -170,13 +129,6 @@ class LinearDynamics(AbstractTied):
         off = z[1:] - z[:-1] @ self.matrix.T - self.push
         start = _expected((z[0] - self.first) ** 2, self.first_log_sd)
         return start + _expected(off**2, self.log_sd)
-
-    def joined(self, q: Any) -> tuple[Callable[[Any], AbstractFamily], AbstractFamily]:
-        def posterior(row: Any) -> AbstractFamily:
-            found = q.condition(row)
-            return self.given(found) if isinstance(found, Potentials) else found
-
-        return posterior, self
 
     def given(self, said: Potentials) -> Chain:
         r"""The law of the states given potentials, :math:`\propto p(z) \prod_t e^{h_t^\top z_t
@@ -239,22 +191,6 @@ def _filtered(one: Any, two: Any) -> Any:
 def _expected(squares: Array, log_sd: Array) -> Array:
     """Of a Gaussian log density, given the mean squares of what it is of."""
     return (-0.5 * squares * jnp.exp(-2.0 * log_sd) - log_sd - 0.5 * _LOG_2PI).sum()
-
-
-def potentials() -> PotentialPosterior:
-    r"""Posteriors of sequences: the encoder gives potentials, the prior's dynamics join them.
-
-    .. math:: q(z \mid x) \propto p(z) \prod_t
-        \exp\big(-\tfrac12 (z_t - m_t(x))^\top\,\mathrm{diag}(J_t(x))\,(z_t - mtransposed(x))\big),
-
-    exactly, for `prior=linear_dynamics(width)`: the structured autoencoder of Johnson, Duvenaud,
-    Wiltschko, Datta and Adams 2016, as in Zhao and Linderman, "Revisiting structured variational
-    autoencoders", 2023. The network gives T d means, then as many log precisions.
-
-    >>> potentials().numbers(20)
-    40
-    """
-    return PotentialPosterior()
 
 
 def linear_dynamics(width: Any) -> Any:

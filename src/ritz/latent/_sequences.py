@@ -14,7 +14,7 @@ from ritz._errors import RitzError
 from ritz.family import AbstractAmortised, AbstractFamily
 from ritz.latent._assembled import rows_of
 from ritz.latent._bound import LatentELBO, elbo
-from ritz.latent._dynamics import LinearDynamics, Potentials
+from ritz.latent._potentials import AbstractSequence, Potentials
 
 _NONE = "this VAE's posteriors are no potentials of steps; use posterior=potentials()"
 
@@ -106,10 +106,11 @@ class MaskedELBO(LatentELBO):
 
     def suits(self, target: Any) -> None:
         super().suits(target)
-        if not isinstance(paramax.unwrap(target.prior), LinearDynamics):
+        if not isinstance(paramax.unwrap(target.prior), AbstractSequence):
             raise RitzError(
                 "masked_elbo leaves out potentials of some steps, which this model has not; use "
-                "prior=linear_dynamics(width) and posterior=potentials()"
+                "prior=linear_dynamics(width) or gaussian_process(width), and "
+                "posterior=potentials()"
             )
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
@@ -150,7 +151,7 @@ def forecast(vae: Any, x: Any) -> np.ndarray:
     """The means of whole sequences given their first steps.
 
     Args:
-        vae: trained, with `linear_dynamics` and `potentials`.
+        vae: trained, with `linear_dynamics` or `gaussian_process`, and `potentials`.
         x: the first steps of sequences, shape (n, s, ...), s from 1 to the T of training.
 
     Returns:
@@ -171,10 +172,10 @@ def forecast(vae: Any, x: Any) -> np.ndarray:
     """
     fit = vae._fitted
     prior = paramax.unwrap(fit.target.prior)
-    if not isinstance(prior, LinearDynamics):
+    if not isinstance(prior, AbstractSequence):
         raise RitzError(
             f"forecast: a VAE with a prior of type {type(prior).__name__} arrived, expected "
-            "prior=linear_dynamics(width) and posterior=potentials()"
+            "prior=linear_dynamics(width) or gaussian_process(width), and posterior=potentials()"
         )
     rows, wanted = rows_of(x), fit.target.observed[0].shape
     seen = rows.shape[1]

@@ -1,5 +1,6 @@
 """Variational autoencoders, for arrays."""
 
+import functools
 from typing import Any
 
 import jax
@@ -10,7 +11,6 @@ import paramax
 from ritz._draws import at_rows
 from ritz._errors import RitzError, whole_number
 from ritz._sklearn import Estimator
-from ritz.data import batches
 from ritz.fit import fit as fit_
 from ritz.latent._assembled import (
     assembled,
@@ -18,20 +18,17 @@ from ritz.latent._assembled import (
     latent_of,
     like,
     likelihood_of,
-    named,
     objective_of,
     posterior_of,
     rows_of,
-    split,
 )
 from ritz.latent._bound import log_weights
 from ritz.latent._codebook import Codebook
 from ritz.latent._diagnosis import LatentDiagnosis, diagnosis
 from ritz.latent._encoder import centre
-from ritz.solver import adam, early_stopping
+from ritz.latent._training import train
+from ritz.resume import resume as resume_
 
-_STEPS = 3000  # at least, where the number of epochs is left open
-_EVERY = 25  # steps between looks at the rows kept aside, at least
 _DRAWS = 16  # for a posterior mean without a closed form
 
 
@@ -108,13 +105,17 @@ class VAE(Estimator):
 
     # -- training ---------------------------------------------------------------------------
 
-    def fit(self, x: Any, y: Any = None, *, given: Any = None) -> "VAE":
+    def fit(
+        self, x: Any, y: Any = None, *, given: Any = None, mesh: Any = None, checkpoint: Any = None
+    ) -> "VAE":
         """Train on rows.
 
         Args:
             x: an array of shape (n, ...), a data frame, or a `ritz.data.Table`.
             y: not used.
             given: of a conditional model, what each row is given, shape (n, ...).
+            mesh: as for `ritz.fit`: devices among which the rows of a step are divided.
+            checkpoint: as for `ritz.fit`: a directory from which `resume` goes on.
 
         Returns:
             itself, with `fit_`.
@@ -122,44 +123,30 @@ class VAE(Estimator):
         Raises:
             RitzError: for data, parts or numbers that do not fit, before training starts.
         """
-        latent_of(self.latent)
-        if self.epochs is not None:
-            whole_number("epochs", self.epochs, 1)
-        whole_number("seed", self.seed, 0)
-        rows = named(x, given)
-        likelihood_of(self.likelihood).check(rows["x"])
-        train, held = split(rows, self.validation, self.seed)
-        whole_number("batch", self.batch, 1)
-        many = len(train["x"])
-        if self.batch > many:
-            raise RitzError(
-                f"batch={self.batch} arrived, but there are {many} rows to train on; use a "
-                "smaller batch"
-            )
-        target, q = self._parts(train)
-        objective_of(self.objective).suits(target)
-        a_pass = many // self.batch
-        epochs = max(100, -(-_STEPS // a_pass)) if self.epochs is None else self.epochs
-        steps = epochs * a_pass
-        solver: Any = adam(self.lr, steps)
-        if len(held["x"]):
-            aside = jax.tree.map(jnp.asarray, held)
-            whole_number("patience", self.patience, 1)
-            solver = early_stopping(
-                solver, aside, every=max(a_pass, _EVERY), patience=self.patience
-            )
-        self.fit_ = fit_(
-            target,
-            batches(train, self.batch, seed=self.seed),
-            family=q,
-            objective=objective_of(self.objective),
-            solver=solver,
-            steps=steps,
-            seed=self.seed,
-            progress=self.progress,
-        )
-        self.n_features_in_ = int(np.prod(rows["x"].shape[1:]))
-        return self
+        go = functools.partial(fit_, seed=self.seed, mesh=mesh, checkpoint=checkpoint)
+        return train(self, x, given, go)
+
+    def resume(self, checkpoint: Any, x: Any, *, given: Any = None, mesh: Any = None) -> "VAE":
+        """Go on with training that was interrupted, as if it had not been.
+
+        Args:
+            checkpoint: the directory that `fit` was given.
+            x: the rows that it was given.
+            given: the same.
+            mesh: as for `fit`; other devices than before, if you like.
+
+        Returns:
+            itself, with `fit_`.
+
+        Raises:
+            RitzError: where there is no checkpoint, it is damaged, or rows, parts or settings
+                differ from those it was made with.
+        """
+
+        def go(target: Any, data: Any, *, steps: Any, **parts: Any) -> Any:
+            return resume_(checkpoint, target, data, mesh=mesh, **parts)
+
+        return train(self, x, given, go)
 
     def _parts(self, rows: Any) -> Any:
         """The model and the encoder at their start."""

@@ -18,11 +18,15 @@ Data: a pendulum from an angle within 1.2 of rest, drawn as a spot, with noise o
 pixel; 500 sequences to train on and 200 to test with. Forecasts are of the last 15 frames given the
 first 15, against frames without noise.
 
-Tuning: none. Networks have as many weights within an eighth (the filter has more), steps, rates and
-batches are equal. All have a likelihood of one sd for all pixels, which is trained.
+Tuning: none of the structured model. The filter's divergence is warmed up over a third of the
+steps, as in its paper; without, it ends between one and fifteen nats lower. Networks have as many
+weights within an eighth (the filter has more), steps, rates and batches are equal. All have a
+likelihood of one sd for all pixels, which is trained.
 
-Thresholds: the catalogue's. The standard error is the larger of those over the test sequences of
-all seeds and over the seeds; bounds are by four draws.
+Thresholds: the catalogue's. The structured model is that of its paper, trained with masks. Trained
+without, its dynamics are found as seldom as in forecasts, and its bound is below the filter's
+(the record's figures): the encoder alone explains a frame. Standard errors are over test sequences,
+of the differences by sequence; the seed with the fewest counts. Bounds are by four draws.
 
 Wrong variant: the matrix of the dynamics is zero, so that states of frames are independent.
 """
@@ -173,7 +177,8 @@ def recurrent(inputs: Any, outputs: Any, key: Any) -> BothWays:
 def filtered(x: Any, seed: int, epochs: int) -> VAE:
     """The deep Kalman filter."""
     parts = {"prior": dynamics, "posterior": steered}
-    return trained(x, seed, epochs, encoder=recurrent, objective=elbo(), **parts)
+    warmup = max(1, epochs * (len(x) // BATCH) // 3)
+    return trained(x, seed, epochs, encoder=recurrent, objective=elbo(warmup=warmup), **parts)
 
 
 # -- the wrong variant: what the checks must catch ------------------------------------------------
@@ -204,7 +209,8 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
             "filter": filtered(x, seed, epochs),
         }
         found = {name: bound(vae, test) for name, vae in models.items()}
-        gains.append(found["unmasked"] - found["filter"])
+        gain = found["masked"] - found["filter"]
+        gains.append(float(gain.mean() / (gain.std(ddof=1) / len(gain) ** 0.5)))
         shown = {"truth": truth[0], "seen": test[0]}
         for name, vae in models.items():
             bounds.setdefault(name, []).append(float(found[name].mean()))
@@ -214,20 +220,15 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
                 errors.setdefault(name, []).append(error)
                 shown[name] = guess[0]
         curves = curves or shown
-    every = np.concatenate(gains)
-    by_seed = np.array([g.mean() for g in gains])
-    of_seeds = by_seed.std(ddof=1) / len(seeds) ** 0.5 if len(seeds) > 1 else 0.0
-    error = max(every.std(ddof=1) / len(every) ** 0.5, of_seeds)
     figures = {f"{name}: bound of a frame (nats)": float(np.mean(v)) for name, v in bounds.items()}
     figures |= {f"{name}: error of forecasts": float(np.mean(v)) for name, v in errors.items()}
-    figures["the larger standard error (nats)"] = float(error)
     checks = (
         Check(
             name="bound of a frame above the deep Kalman filter's, in standard errors",
-            value=float(every.mean() / error),
+            value=min(gains),
             direction=">=",
             threshold=2.0,
-            compared=f"both trained alike, {TEST} held-out sequences a seed",
+            compared=f"{TEST} held-out sequences, the worst seed",
         ),
         Check(
             name="squared error of forecasts, trained with masks over without",
