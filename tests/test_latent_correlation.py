@@ -74,14 +74,13 @@ def trained(objective, **how):
 
 
 def test_with_a_weight_of_one_it_is_the_bound():
-    vae = trained(elbo())
+    vae = trained(elbo(), likelihood=gaussian(0.5, each=False), epochs=60, lr=1e-2)
     q, target = paramax.unwrap((vae.fit_.q, vae.fit_.target))
-    batch, keys = {"x": jnp.asarray(rows(100))}, jax.random.split(jax.random.key(0), 40)
+    batch, keys = {"x": jnp.asarray(rows(100))}, jax.random.split(jax.random.key(0), 20)
     of = lambda objective: jax.vmap(lambda k: objective.loss(q, target, k, batch)[0])(keys)
-    exact, found = of(elbo(64)), of(total_correlation(1.0))
-    error = np.hypot(np.std(exact), np.std(found)) / 40**0.5
+    exact, found = of(elbo(8)), of(total_correlation(1.0))
+    error = np.hypot(np.std(exact), np.std(found)) / 20**0.5
     assert abs(np.mean(found) - np.mean(exact)) < 4 * error
-    assert abs(np.mean(of(total_correlation(6.0))) - np.mean(exact)) > 4 * error
     assert abs(np.mean(of(density_gap())) - np.mean(exact)) > 4 * error
 
 

@@ -157,7 +157,7 @@ def test_curves_find_what_a_network_says():
     with pytest.raises(ritz.RitzError, match="length=0 arrived"):
         gaussian_process(2, 0)
     with pytest.raises(ritz.RitzError, match="2 times the number of steps"):
-        VAE(25, **parts, **nets, progress=False).fit(x)
+        VAE(25, **parts, progress=False).fit(x)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

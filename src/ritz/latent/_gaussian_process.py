@@ -96,14 +96,18 @@ class GaussianProcess(AbstractSequence):
         each = lambda v: v.reshape(self.steps, -1).T
 
         def one(K: Array, h: Array, J: Array) -> tuple[Array, Array]:
-            # K - K S (I + S K S)^-1 S K, where S is the root of J: it needs no inverse of K.
+            # K - K S (I + S K S)^-1 S K, where S is the root of J: it needs no inverse of K. The
+            # mean is K S (I + S K S)^-1 h / S, in which nothing cancels.
             root = jnp.sqrt(J)
+            white = jnp.where(J > 0.0, h / jnp.where(J > 0.0, root, 1.0), 0.0)
             told = root[:, None] * K
             eye = jnp.eye(self.steps)
-            half = _solved(jnp.linalg.cholesky(eye + told * root), told)
+            factor = jnp.linalg.cholesky(eye + told * root)
+            half = _solved(factor, told)
             cov = K - half.T @ half
             small = jnp.finfo(cov.dtype).eps * jnp.trace(K) * eye
-            return K @ h - half.T @ (half @ h), jnp.linalg.cholesky(cov + small)
+            mean = half.T @ _solved(factor, white[:, None])[:, 0]
+            return mean, jnp.linalg.cholesky(cov + small)
 
         return Curves(*jax.vmap(one)(self.covariance, each(said.h), each(said.precision)))
 

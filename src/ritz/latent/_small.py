@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def product(a: Float[Array, "*n i j"], b: Float[Array, "*n j k"]) -> Float[Array, "*n i k"]:
+def product(a: Float[Array, "*#n i j"], b: Float[Array, "*#n j k"]) -> Float[Array, "... i k"]:
     """Of matrices; of a few rows it is several times as fast as a call of BLAS for each."""
     return (a[..., :, :, None] * b[..., None, :, :]).sum(axis=-2)
 
 
-def along(a: Float[Array, "*n i j"], x: Float[Array, "*n j"]) -> Float[Array, "*n i"]:
+def along(a: Float[Array, "*#n i j"], x: Float[Array, "*#n j"]) -> Float[Array, "... i"]:
     """Of matrices and vectors."""
     return (a * x[..., None, :]).sum(axis=-1)
 
