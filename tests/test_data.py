@@ -525,6 +525,15 @@ def test_bind_a_table(radon):
     )
 
 
+def test_a_column_with_a_letter_amiss_is_not_the_prior():
+    model = lambda dose, clearance=None, weight=None: None
+    rows = {"dose": [1.0, 2.0], "clearence": [3.0, 4.0], "height": [1.0, 1.0]}
+    with pytest.raises(RitzError, match=r"'clearance' has no column.*'clearence'"):
+        bind(model, pd.DataFrame(rows))
+    rows["clearance"] = rows.pop("clearence")
+    assert bind(model, pd.DataFrame(rows)).report[-1] == "not used: height"  # another word
+
+
 def test_bind_codes_truth_values_and_reports_what_is_unused(radon):
     binding = bind(lambda floor, n_floor, n=None: None, radon)
     assert binding.kwargs["floor"].tolist() == [1, 0, 0, 1]

@@ -1,6 +1,7 @@
 """Bind a table's columns to a model's arguments."""
 
 import dataclasses
+import difflib
 import inspect
 import re
 from typing import Any
@@ -11,6 +12,9 @@ from ritz._errors import RitzError, listed, suggest
 from ritz.data._check import check_array, kind_of
 from ritz.data._signature import Signature
 from ritz.data._table import Table, first_missing
+
+# How alike a column's name and an argument's are, from 0 to 1, that one is meant for the other.
+_NEAR = 0.85
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +99,7 @@ class _Binder:
                 self.take(column, column)
         if not partial:
             self.signature.check_complete(self.values, self.table.columns)
-            self.check_case()
+            self.check_near()
         # In the model's order, whatever order they were found in.
         order = [*(n for n in self.signature.names if n in self.values)]
         order += [name for name in self.values if name not in order]
@@ -109,14 +113,21 @@ class _Binder:
         values = {name: self.values[name] for name in order}
         return values, report, Coding(self.levels, self.counts, self.matrix)
 
-    def check_case(self) -> None:
-        # `y=None` left unbound beside a column Y would quietly fit the prior.
+    def check_near(self) -> None:
+        # `y=None` left unbound beside a column Y, or with a letter amiss, would quietly fit the
+        # prior.
         unused = {c.lower(): c for c in self.table.columns if c not in self.used}
+        defaults = {p.name: p.default for p in self.signature.parameters}
         for name in self.signature.names:
-            if name not in self.values and name.lower() in unused:
+            if name in self.values:
+                continue
+            near = [name.lower()] if name.lower() in unused else []
+            if defaults.get(name) is None:
+                near += difflib.get_close_matches(name.lower(), unused, n=1, cutoff=_NEAR)
+            if near:
                 raise RitzError(
                     f"argument {name!r} has no column, but there is a column "
-                    f"{unused[name.lower()]!r}; give them the same name"
+                    f"{unused[near[0]]!r}; give them the same name"
                 )
 
     def find(self, name: str) -> str | None:
