@@ -64,7 +64,7 @@ def test_what_differs_is_refused(tmp_path):
         made().resume(tmp_path / "none", X)
     with pytest.raises(ritz.RitzError, match="checkpoint arrived as int"):
         made().fit(X, checkpoint=3)
-    with pytest.raises(ritz.RitzError, match="already"):
+    with pytest.raises(ritz.RitzError, match="another fit"):
         made().fit(X, checkpoint=tmp_path / "run")
 
 
