@@ -35,7 +35,7 @@ from ritz.plot import canvas
 
 SEEDS = (0, 1, 2)
 LATENT, HIDDEN = 16, 128
-EPOCHS, BATCH, RATE = 80, 100, 3e-3
+EPOCHS, BATCH, RATE = 60, 100, 3e-3
 # The noise is one, so that a weight of the divergence acts as its variance.
 GRID = (0.005, 0.015, 0.045)
 
@@ -68,7 +68,7 @@ def trained(x: Any, seed: int, epochs: int, objective: Any, sd: float | None) ->
 
 def halted() -> Balanced:
     """As `balanced()`, but so slow that it hardly leaves its start."""
-    return balanced(decay=0.9999)
+    return balanced(decay=0.99999)
 
 
 # -- the experiment -------------------------------------------------------------------------------
