@@ -21,6 +21,7 @@ from ritz.latent import (
     total_correlation,
 )
 from ritz.latent._correlation import parts_of_divergence
+from ritz.latent._half import Half
 
 
 def some(n=5, d=3):
@@ -105,16 +106,19 @@ def test_models_without_the_parts_are_refused(how, told):
         total_correlation(-1)
 
 
-def test_half_precision_is_near_and_leaves_parameters_as_they_are():
-    make = lambda always: half(mlp(64), always)((8,), (4,), jax.random.key(0))
-    low, full = make(True), make(False)
+def test_half_precision_is_near_and_leaves_parameters_as_they_are(monkeypatch):
+    full = half(mlp(64))((8,), (4,), jax.random.key(0))
+    with monkeypatch.context() as there:
+        there.setattr(jax, "default_backend", lambda: "gpu")
+        low = half(mlp(64))((8,), (4,), jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (8,))
     far = np.abs(np.asarray(low(x) - full(x))).max()
     assert 0.0 < far < 0.05
     assert low(x).dtype == full(x).dtype
     assert all(v.dtype == full(x).dtype for v in jax.tree.leaves(low) if hasattr(v, "dtype"))
     assert type(full) is type(mlp(64)((8,), (4,), jax.random.key(0)))  # nothing on a CPU
-    nets = {"encoder": half(mlp(16), True), "decoder": half(mlp(16), True), "epochs": 60}
+    lowered = lambda *shapes: Half(mlp(16)(*shapes))
+    nets = {"encoder": lowered, "decoder": lowered, "epochs": 60}
     vae, plain = trained(elbo(), lr=1e-2, **nets), trained(elbo(), lr=1e-2, epochs=60)
     bounds = [v.diagnose(rows()).elbo for v in (vae, plain)]
     assert abs(bounds[0] - bounds[1]) < 0.3

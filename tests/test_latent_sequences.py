@@ -146,6 +146,20 @@ def test_curves_hold_in_float32_where_they_are_long():
     np.testing.assert_allclose(prior.given(given).loc, 1e4 / 3e3, rtol=1e-2)
 
 
+def test_curves_of_which_nothing_is_said_have_gradients():
+    prior = gaussian_process(D, 2.0)(T * D, jax.random.key(0))
+    h, keep = jnp.ones(T * D), jnp.ones(T).at[2:5].set(0.0)
+
+    def far(precision):
+        return prior.given(Potentials(h, precision).kept(keep)).divergences(prior).sum()
+
+    slope, step = jax.grad(far)(jnp.full(T * D, 2.0)), 1e-2
+    kept = np.repeat(np.asarray(keep), D) > 0
+    np.testing.assert_array_equal(np.asarray(slope) != 0.0, kept)
+    moved = jnp.full(T * D, 2.0).at[0].add(step), jnp.full(T * D, 2.0).at[0].add(-step)
+    np.testing.assert_allclose(slope[0], (far(moved[0]) - far(moved[1])) / (2 * step), rtol=2e-2)
+
+
 def test_curves_find_what_a_network_says():
     x = circles(200)
     parts = {"prior": gaussian_process(2), "posterior": potentials()}

@@ -21,7 +21,6 @@ from ritz.latent._codebook import Codebook, codebook
 from ritz.latent._correlation import (
     LatentParts,
     density_gap,
-    parts_of_divergence,
     total_correlation,
 )
 from ritz.latent._counts import (
@@ -200,7 +199,6 @@ __all__ = [
     "mutual_information_gap",
     "negative_binomial",
     "node_means",
-    "parts_of_divergence",
     "perplexity",
     "point",
     "poisson",

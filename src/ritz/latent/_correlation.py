@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import paramax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError
@@ -26,11 +27,10 @@ class LatentParts(AbstractRowLoss):
 
     def suits(self, target: Any) -> None:
         super().suits(target)
-        if not isinstance(target.prior, MeanField) and not isinstance(
-            getattr(target.prior, "tree", None), MeanField
-        ):
+        prior = paramax.unwrap(target.prior)
+        if not isinstance(prior, MeanField):
             raise RitzError(
-                f"a prior of type {type(target.prior).__name__} has no marginals to compare with; "
+                f"a prior of type {type(prior).__name__} has no marginals to compare with; "
                 "use the standard normal, or infovae() for any prior"
             )
 

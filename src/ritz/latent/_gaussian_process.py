@@ -97,9 +97,11 @@ class GaussianProcess(AbstractSequence):
 
         def one(K: Array, h: Array, J: Array) -> tuple[Array, Array]:
             # K - K S (I + S K S)^-1 S K, where S is the root of J: it needs no inverse of K. The
-            # mean is K S (I + S K S)^-1 h / S, in which nothing cancels.
-            root = jnp.sqrt(J)
-            white = jnp.where(J > 0.0, h / jnp.where(J > 0.0, root, 1.0), 0.0)
+            # mean is K S (I + S K S)^-1 h / S, in which nothing cancels. Of a step of which nothing
+            # is said J is 0, where a root has no derivative.
+            told_of = J > 0.0
+            sure = jnp.sqrt(jnp.where(told_of, J, 1.0))
+            root, white = jnp.where(told_of, sure, 0.0), jnp.where(told_of, h / sure, 0.0)
             told = root[:, None] * K
             eye = jnp.eye(self.steps)
             factor = jnp.linalg.cholesky(eye + told * root)

@@ -26,8 +26,10 @@ class Half(eqx.Module):
         return jax.tree.map(low, self.network)(low(x)).astype(x.dtype)
 
 
-def half(network: Any, always: Any = False) -> Any:
+def half(network: Any) -> Any:
     """A builder of a network that computes in bfloat16 where there is a GPU or TPU.
+
+    On a CPU, where that is slower, it is the network as it was.
 
     Parameters, their gradients and Adam's averages stay in the floating type in use, and so does
     everything outside the network: the likelihood, divergences and draws. bfloat16 has the range
@@ -36,7 +38,6 @@ def half(network: Any, always: Any = False) -> Any:
 
     Args:
         network: a builder, such as `mlp(400)`.
-        always: on a CPU too, where it is slower than float32.
 
     Raises:
         RitzError: for no builder.
@@ -52,6 +53,6 @@ def half(network: Any, always: Any = False) -> Any:
 
     def build(inputs: Any, outputs: Any, key: Key[Array, ""]) -> Any:
         made: Any = network(inputs, outputs, key)
-        return Half(made) if always or jax.default_backend() != "cpu" else made
+        return Half(made) if jax.default_backend() != "cpu" else made
 
     return build
