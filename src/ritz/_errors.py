@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -80,6 +81,27 @@ def whole_number(name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise RitzError(f"{name}={value!r} arrived, expected a whole number from {least} up")
     return int(value)
+
+
+def not_negative(name: str, value: object) -> float:
+    """Check an option that weighs something.
+
+    Args:
+        name: what the user calls it.
+        value: what arrived.
+
+    Returns:
+        the value.
+
+    Raises:
+        RitzError: if it is no finite number, or below zero.
+
+    >>> not_negative("weight", 2)
+    2.0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise RitzError(f"{name}={value!r} arrived, expected a number of at least 0")
+    return float(value)
 
 
 def described(value: object) -> str:

@@ -10,7 +10,7 @@ import paramax
 from jaxtyping import Array, Float, Key
 
 from ritz._draws import at_rows
-from ritz._errors import RitzError, whole_number
+from ritz._errors import RitzError, not_negative, whole_number
 from ritz.family import AbstractFamily
 from ritz.latent._bound import LatentELBO
 
@@ -148,8 +148,7 @@ def ard_elbo(draws: Any = 1, *, beta: Any = 1.0, memory: Any = 5000) -> ArdELBO:
     """
     whole_number("draws", draws, 1)
     whole_number("memory", memory, 1)
-    if isinstance(beta, bool) or not isinstance(beta, int | float) or not beta >= 0:
-        raise RitzError(f"ard_elbo: beta={beta!r} arrived, expected a number of at least 0")
+    not_negative("ard_elbo: beta", beta)
     return ArdELBO(int(draws), False, jnp.asarray(float(beta)), 0, 0.0, None, memory=int(memory))
 
 

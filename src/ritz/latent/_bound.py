@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError, whole_number
+from ritz._errors import RitzError, not_negative, whole_number
 from ritz.family import AbstractFamily, MeanField
 from ritz.latent._codebook import Codebook
 from ritz.latent._encoder import AbstractLaw
@@ -210,8 +210,7 @@ def elbo(
     whole_number("warmup", warmup, 0)
     values = beta if isinstance(beta, list | tuple) else [beta]
     for name, value in [("free", free), *(("beta", v) for v in values)]:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise RitzError(f"elbo: {name}={value!r} arrived, expected a number of at least 0")
+        not_negative(f"elbo: {name}", value)
     weight = jnp.asarray(beta, float)
     return LatentELBO(draws, bool(analytic), weight, int(warmup), float(free))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError
+from ritz._errors import RitzError, not_negative
 from ritz.family import MeanField
 from ritz.latent._bound import AbstractRowLoss
 
@@ -102,8 +102,8 @@ def total_correlation(beta: Any = 6.0) -> LatentParts:
     >>> float(total_correlation(4.0).correlation)
     4.0
     """
-    _weight("total_correlation: beta", beta)
-    return LatentParts(jnp.asarray(1.0), jnp.asarray(float(beta)), jnp.asarray(1.0))
+    weight = jnp.asarray(not_negative("total_correlation: beta", beta))
+    return LatentParts(jnp.asarray(1.0), weight, jnp.asarray(1.0))
 
 
 def density_gap(weight: Any = 1.0) -> LatentParts:
@@ -125,11 +125,5 @@ def density_gap(weight: Any = 1.0) -> LatentParts:
     >>> float(density_gap().information)
     0.0
     """
-    _weight("density_gap: weight", weight)
-    value = jnp.asarray(float(weight))
+    value = jnp.asarray(not_negative("density_gap: weight", weight))
     return LatentParts(jnp.asarray(0.0), value, value)
-
-
-def _weight(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise RitzError(f"{name}={value!r} arrived, expected a number of at least 0")

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
+from ritz.family._mean_field import LOG_2PI
 from ritz.latent._encoder import AbstractLaw
 from ritz.latent._potentials import AbstractSequence, Potentials
 from ritz.latent._small import along, inverse, prefixes, product, transposed
-
-_LOG_2PI = 1.8378770664093453
 
 
 class Chain(AbstractLaw):
@@ -60,13 +59,13 @@ class Chain(AbstractLaw):
         after = jnp.concatenate([z[1:], jnp.zeros_like(z[:1])])
         off = z - along(self.gain, after) - self.shift
         white = jax.scipy.linalg.solve_triangular(self.factor, off[..., None], lower=True)
-        return -0.5 * (white**2).sum() - self._log_det() - 0.5 * z.size * _LOG_2PI
+        return -0.5 * (white**2).sum() - self._log_det() - 0.5 * z.size * LOG_2PI
 
     def divergences(self, prior: Any) -> Float[Array, " 1"] | None:
         if not isinstance(prior, LinearDynamics):
             return None
         mean, cov = self.moments()
-        entropy = self._log_det() + 0.5 * mean.size * (1.0 + _LOG_2PI)
+        entropy = self._log_det() + 0.5 * mean.size * (1.0 + LOG_2PI)
         # Of each step given the one before: Cov(z_t, z_{t+1}) is E_t Cov(z_{t+1}).
         A, cross = prior.matrix, product(self.gain[:-1], cov[1:])
         off = mean[1:] - mean[:-1] @ A.T - prior.push
@@ -190,7 +189,7 @@ def _filtered(one: Any, two: Any) -> Any:
 
 def _expected(squares: Array, log_sd: Array) -> Array:
     """Of a Gaussian log density, given the mean squares of what it is of."""
-    return (-0.5 * squares * jnp.exp(-2.0 * log_sd) - log_sd - 0.5 * _LOG_2PI).sum()
+    return (-0.5 * squares * jnp.exp(-2.0 * log_sd) - log_sd - 0.5 * LOG_2PI).sum()
 
 
 def linear_dynamics(width: Any) -> Any:

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
+from ritz.family._mean_field import LOG_2PI
 from ritz.latent._encoder import AbstractLaw
 from ritz.latent._potentials import AbstractSequence, Potentials
 
-_LOG_2PI = 1.8378770664093453
 # Of the variance of 1 so much is white noise, so that factors exist in float32.
 _NUGGET = 1e-3
 
@@ -43,7 +43,7 @@ class Curves(AbstractLaw):
     def log_prob(self, x: Float[Array, " n"]) -> Float[Array, ""]:
         off = x.reshape(self.mean.shape[::-1]).T - self.mean
         white = _solved(self.factor, off[..., None])
-        return -0.5 * (white**2).sum() - _log_det(self.factor) - 0.5 * x.size * _LOG_2PI
+        return -0.5 * (white**2).sum() - _log_det(self.factor) - 0.5 * x.size * LOG_2PI
 
     def divergences(self, prior: Any) -> Float[Array, " d"] | None:
         if not isinstance(prior, GaussianProcess):

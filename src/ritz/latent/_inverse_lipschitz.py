@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError, whole_number
+from ritz._errors import RitzError, not_negative, whole_number
 from ritz.latent._networks import Builder, Shape
 
 # Of the rows of the first weights, so that a map is not nearly constant at first.
@@ -102,11 +102,7 @@ def brenier(*hidden: Any, inverse_lipschitz: Any = 1.0) -> Builder:
         raise RitzError("brenier: no width arrived, expected one at least, as in brenier(64)")
     for width in hidden:
         whole_number("brenier", width, 1)
-    level = inverse_lipschitz
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 <= level < math.inf:
-        raise RitzError(
-            f"brenier: inverse_lipschitz={level!r} arrived, expected a number of at least 0"
-        )
+    level = not_negative("brenier: inverse_lipschitz", inverse_lipschitz)
 
     def build(given: Shape, wanted: Shape, key: Key[Array, ""]) -> Brenier:
         low, high = math.prod(given), math.prod(wanted)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError
+from ritz._errors import RitzError, not_negative
 from ritz.latent._bound import AbstractRowLoss
 from ritz.latent._codebook import Codebook
 
@@ -170,10 +170,7 @@ def vector_quantised(
     """
     number = lambda v: isinstance(v, int | float) and not isinstance(v, bool)
     for name, value in (("commitment", commitment), ("restart", restart)):
-        if not number(value) or not value >= 0:
-            raise RitzError(
-                f"vector_quantised: {name}={value!r} arrived, expected a number of at least 0"
-            )
+        not_negative(f"vector_quantised: {name}", value)
     if decay is not None and not (number(decay) and 0 <= decay < 1):
         raise RitzError(
             f"vector_quantised: decay={decay!r} arrived, expected a number from 0 to below 1, or "

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError, whole_number
+from ritz._errors import RitzError, not_negative, whole_number
 from ritz.family import AbstractFamily
 from ritz.latent._bound import AbstractRowLoss
 from ritz.latent._sliced import squared_sliced_wasserstein
@@ -122,7 +122,6 @@ def swae(weight: Any = 10.0, projections: Any = 50) -> LatentSliced:
     >>> swae(5.0).density
     False
     """
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
-        raise RitzError(f"swae: weight={weight!r} arrived, expected a number of at least 0")
+    not_negative("swae: weight", weight)
     whole_number("projections", projections, 1)
     return LatentSliced(jnp.asarray(float(weight)), int(projections))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError
+from ritz._errors import RitzError, not_negative
 from ritz.family import AbstractFamily, MeanField
 from ritz.latent._bound import AbstractRowLoss
 
@@ -115,6 +115,4 @@ def unscented(weight: Any = 1.0) -> LatentUnscented:
     >>> float(unscented(0.5).weight)
     0.5
     """
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
-        raise RitzError(f"unscented: weight={weight!r} arrived, expected a number of at least 0")
-    return LatentUnscented(jnp.asarray(float(weight)))
+    return LatentUnscented(jnp.asarray(not_negative("unscented: weight", weight)))

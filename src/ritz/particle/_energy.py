@@ -11,10 +11,9 @@ from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, whole_number
 from ritz.family import AbstractFamily
+from ritz.family._mean_field import LOG_2PI
 from ritz.particle._moves import as_moves, mala
 from ritz.target import samples_of
-
-_LOG_2PI = 1.8378770664093453
 
 
 class EnergyModel(AbstractFamily):
@@ -60,7 +59,7 @@ class EnergyModel(AbstractFamily):
 
     def log_tilted(self, z: Float[Array, " d"]) -> Float[Array, ""]:
         r""":math:`-f(z) + \log p_0`, unnormalised, of a point in units of the reference."""
-        return -self.energy(z) - 0.5 * (z @ z + z.shape[0] * _LOG_2PI)
+        return -self.energy(z) - 0.5 * (z @ z + z.shape[0] * LOG_2PI)
 
     def log_density(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         r""":math:`-f(z) + \log p_0(x)`: the log density up to `log_normaliser`."""
