@@ -32,6 +32,7 @@ from ritz.latent._counts import (
     poisson,
 )
 from ritz.latent._diagnosis import LatentDiagnosis
+from ritz.latent._dirichlet import Dirichlet, dirichlet, shares
 from ritz.latent._disentanglement import (
     DCI,
     dci,
@@ -118,6 +119,7 @@ __all__ = [
     "Codebook",
     "ContinuousBernoulli",
     "Curves",
+    "Dirichlet",
     "DiscretisedLogistic",
     "Encoder",
     "Gaussian",
@@ -168,6 +170,7 @@ __all__ = [
     "dci",
     "density_gap",
     "diagonal",
+    "dirichlet",
     "discretised_logistic",
     "elbo",
     "ex_post",
@@ -211,6 +214,7 @@ __all__ = [
     "rotations",
     "samplable",
     "separated_attribute_predictability",
+    "shares",
     "sigma_points",
     "sphere",
     "squared_sliced_wasserstein",
