@@ -32,6 +32,7 @@ from ritz.latent._counts import (
     poisson,
 )
 from ritz.latent._diagnosis import LatentDiagnosis
+from ritz.latent._dip import dip
 from ritz.latent._dirichlet import Dirichlet, dirichlet, shares
 from ritz.latent._disentanglement import (
     DCI,
@@ -170,6 +171,7 @@ __all__ = [
     "dci",
     "density_gap",
     "diagonal",
+    "dip",
     "dirichlet",
     "discretised_logistic",
     "elbo",

@@ -174,6 +174,20 @@ def divergences(q: AbstractFamily, p: AbstractFamily) -> Float[Array, " d"] | No
     return 0.5 * (jnp.exp(ratio) - ratio - 1.0 + off**2)
 
 
+def independent(law: Any, name: str, instead: str) -> MeanField:
+    """A posterior or prior, where it is of independent Gaussians.
+
+    Raises:
+        RitzError: where it is not.
+    """
+    if isinstance(law, MeanField):
+        return law
+    raise RitzError(
+        f"a {name} of type {type(law).__name__} arrived, expected Gaussians with independent "
+        f"coordinates; use {instead}"
+    )
+
+
 def elbo(
     draws: Any = 1,
     *,

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError, not_negative
+from ritz._errors import not_negative
 from ritz.family import MeanField
-from ritz.latent._bound import AbstractRowLoss
+from ritz.latent._bound import AbstractRowLoss, independent
 
 
 class LatentParts(AbstractRowLoss):
@@ -27,23 +27,15 @@ class LatentParts(AbstractRowLoss):
 
     def suits(self, target: Any) -> None:
         super().suits(target)
-        prior = paramax.unwrap(target.prior)
-        if not isinstance(prior, MeanField):
-            raise RitzError(
-                f"a prior of type {type(prior).__name__} has no marginals to compare with; "
-                "use the standard normal, or infovae() for any prior"
-            )
+        independent(
+            paramax.unwrap(target.prior), "prior", "the standard normal, or infovae() for any prior"
+        )
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
         posterior, prior = target.joined(q)
 
         def one(row: Any, key: Array) -> tuple[Any, Array, Array]:
-            post = posterior(row)
-            if not isinstance(post, MeanField):
-                raise RitzError(
-                    f"posteriors of type {type(post).__name__} arrived, expected Gaussians with "
-                    "independent coordinates; use posterior=diagonal()"
-                )
+            post = independent(posterior(row), "posterior", "posterior=diagonal()")
             z = post.sample(key)
             return post, z, target.log_likelihood(z, row)
 
