@@ -19,14 +19,13 @@ pixel; 500 sequences to train on and 200 to test with. Forecasts are of the last
 first 15, against frames without noise.
 
 Tuning: none of the structured model. The filter's divergence is warmed up over a third of the
-steps, as in its paper; without, it ends between one and fifteen nats lower. Networks have as many
-weights within an eighth (the filter has more), steps, rates and batches are equal. All have a
-likelihood of one sd for all pixels, which is trained.
+steps, as in its paper. Networks have as many weights within an eighth (the filter has more), steps,
+rates and batches are equal. All have a likelihood of one sd for all pixels, which is trained.
 
-Thresholds: the catalogue's. The structured model is that of its paper, trained with masks. Trained
-without, its dynamics are found as seldom as in forecasts, and its bound is below the filter's
-(the record's figures): the encoder alone explains a frame. Standard errors are over test sequences,
-of the differences by sequence; the seed with the fewest counts. Bounds are by four draws.
+Thresholds: the catalogue's. The structured model is that of its paper, trained with masks. Without
+them the encoder alone explains a frame, dynamics are not found, and the bound is below the filter's
+(the record has the figures). Standard errors are over test sequences, of the differences by
+sequence; the seed with the fewest counts. Bounds are by four draws.
 
 Wrong variant: the matrix of the dynamics is zero, so that states of frames are independent.
 """
