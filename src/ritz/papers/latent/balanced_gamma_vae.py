@@ -13,9 +13,8 @@ CelebA, and features of a classifier of digits in place of Inception's.
 Data: MNIST's 10,000 test images (folder RITZ_DATA), grey levels from 0 to 1: 8,000 to train on and
 2,000 to test with.
 
-Tuning: none. All have equal networks, rates, batches and steps. They are trained until errors
-hardly fall: after a third of these steps samples of the learned noise are nearer by an eighth, as
-it is larger all the while.
+Tuning: none. All have equal networks, rates, batches and steps, and are trained until errors hardly
+fall: a noise that is learned is larger than the error for a long time, which does samples good.
 
 Thresholds: the catalogue's. The best weight of a grid is the one whose samples are nearest;
 Fréchet distances are of 2,000 samples from the test images, squared, means of three draws.
