@@ -79,6 +79,7 @@ from ritz.latent._manifold import (
 from ritz.latent._mixtures import VampPrior, gaussian_mixture, vamp
 from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import convolutional, mlp, residual
+from ritz.latent._origin import Origin, gradient_origin
 from ritz.latent._potentials import AbstractSequence, Potentials, potentials
 from ritz.latent._quantised import (
     VectorQuantised,
@@ -89,6 +90,7 @@ from ritz.latent._quantised import (
 )
 from ritz.latent._reconstruction import Reconstruction, reconstruction
 from ritz.latent._sequences import MaskedELBO, Stepwise, forecast, masked_elbo, stepwise
+from ritz.latent._siren import Siren, places, siren
 from ritz.latent._sliced import squared_sliced_wasserstein
 from ritz.latent._swae import LatentSliced, Samplable, samplable, swae
 from ritz.latent._traversal import interpolation, traversal
@@ -145,10 +147,12 @@ __all__ = [
     "MaskedELBO",
     "Multinomial",
     "NegativeBinomial",
+    "Origin",
     "Poisson",
     "Potentials",
     "Reconstruction",
     "Samplable",
+    "Siren",
     "Stepwise",
     "TargetDivergence",
     "Uniform",
@@ -184,6 +188,7 @@ __all__ = [
     "gaussian_mixture",
     "gaussian_process",
     "gaussian_quantised",
+    "gradient_origin",
     "graph_encoder",
     "graph_model",
     "guided",
@@ -205,6 +210,7 @@ __all__ = [
     "negative_binomial",
     "node_means",
     "perplexity",
+    "places",
     "point",
     "poisson",
     "potentials",
@@ -218,6 +224,7 @@ __all__ = [
     "separated_attribute_predictability",
     "shares",
     "sigma_points",
+    "siren",
     "sphere",
     "squared_sliced_wasserstein",
     "squared_wasserstein",

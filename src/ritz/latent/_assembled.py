@@ -17,6 +17,7 @@ from ritz.latent._hierarchy import hierarchical, levels
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import built, mlp
+from ritz.latent._origin import Unbuilt
 
 _SEEN = 1000  # rows at which a fit is looked at
 _ASIDE = 10_000  # rows kept aside, at most: each look at them is one batch
@@ -62,7 +63,10 @@ def assembled(
     if not isinstance(posterior, AbstractPosterior):
         posterior = posterior(latent, four)
     encoder, decoder = (mlp(256, 256) if n is None else n for n in networks)
-    down = built("encoder", encoder, inputs, (posterior.numbers(total),), one)
+    if isinstance(encoder, Unbuilt):
+        down: Any = encoder.built(posterior.numbers(total), total, one)
+    else:
+        down = built("encoder", encoder, inputs, (posterior.numbers(total),), one)
     up = built("decoder", decoder, (low,), likelihood.outputs(shape), two)
     if prior is None:
         prior = levels() if isinstance(latent, tuple) else _normal(total)

@@ -13,6 +13,7 @@ from ritz.family import AbstractFamily
 from ritz.latent._encoder import AbstractTied, Given
 from ritz.latent._hierarchy import Levels
 from ritz.latent._likelihood import AbstractLikelihood
+from ritz.latent._origin import Origin
 from ritz.target import AbstractTarget, Quantity, Site
 
 
@@ -54,7 +55,10 @@ class LatentModel(AbstractTarget):
             q: the encoder.
         """
         prior = paramax.unwrap(self.prior)
-        return prior.joined(q) if isinstance(prior, AbstractTied) else (q.condition, prior)
+        if isinstance(prior, AbstractTied):
+            return prior.joined(q)
+        network = getattr(q, "network", None)
+        return network.posterior(q, self) if isinstance(network, Origin) else q.condition, prior
 
     def log_likelihood(self, z: Float[Array, " d"], row: Any) -> Float[Array, ""]:
         r""":math:`\log p(x \mid z)` of a row."""
