@@ -31,6 +31,7 @@ from ritz.latent._counts import (
     negative_binomial,
     poisson,
 )
+from ritz.latent._denoising import denoising_elbo
 from ritz.latent._diagnosis import LatentDiagnosis
 from ritz.latent._dip import dip
 from ritz.latent._dirichlet import Dirichlet, dirichlet, shares
@@ -173,6 +174,7 @@ __all__ = [
     "continuous_bernoulli",
     "convolutional",
     "dci",
+    "denoising_elbo",
     "density_gap",
     "diagonal",
     "dip",
