@@ -7,7 +7,8 @@ import paramax
 import pytest
 
 import ritz
-from ritz.latent import VAE, denoising_elbo, elbo, gaussian, mlp
+from ritz.family import AbstractAmortised, MeanField
+from ritz.latent import VAE, denoising_elbo, elbo, gaussian, mlp, vamp
 
 
 def rows(n=400):
@@ -39,6 +40,36 @@ def test_where_nothing_is_dropped_it_is_the_bound():
     rising = denoising_elbo(0.3, beta=2.0, warmup=10)
     assert rising.changes
     assert of(rising.at(0)).mean() < of(rising.at(9)).mean()
+
+
+class Seen(AbstractAmortised):
+    """Posteriors whose means are the row as it arrives."""
+
+    @property
+    def dim(self):
+        return 6
+
+    def condition(self, data):
+        return MeanField(data["x"], jnp.zeros(6))
+
+
+def test_entries_are_dropped_and_the_others_are_larger():
+    target = VAE(6, decoder=mlp(), epochs=1, validation=0.0, progress=False).fit(rows()).fit_.target
+    x = jnp.asarray(rows(50))
+    keys = jax.random.split(jax.random.key(0), 400)
+    for share in (0.0, 0.4):
+        one = lambda k, s=share: denoising_elbo(s).loss(Seen(), target, k, {"x": x})[1]["kl"]
+        kl = np.asarray(jax.jit(lambda keys, one=one: jax.lax.map(one, keys))(keys))
+        # Of means of variance one the divergence is half their square, E (x b / (1 - s))^2.
+        wanted = 0.5 * float((x**2).sum(axis=1).mean()) / (1.0 - share)
+        error = 4 * kl.std() / len(kl) ** 0.5 + 1e-4 * wanted
+        assert abs(kl.mean() - wanted) < error
+        assert share == 0.0 or abs(kl.mean() - wanted * (1.0 - share) ** 2) > error  # not larger
+
+
+def test_pseudo_inputs_are_whole():
+    vae = trained(denoising_elbo(0.5), prior=vamp(rows()[:5]), epochs=2)
+    assert vae.sample(2).shape == (2, 6)
 
 
 def test_latents_tell_of_entries_that_were_not_seen():

@@ -46,6 +46,20 @@ def test_of_an_affine_decoder_it_is_the_transposed_map():
     assert not np.allclose(found, -expected, rtol=1e-3)
 
 
+def test_of_means_and_sds_the_gradient_is_at_the_mean():
+    step, sd = 0.3, 0.5
+    parts = {"objective": None, "encoder": gradient_origin(step)}
+    vae = trained(**parts, likelihood=gaussian(sd, each=False))
+    head, (layer,) = vae.fit_.q.network.head, vae.fit_.target.decoder.layers
+    scale = np.asarray(paramax.unwrap(vae.fit_.target.likelihood).scale)
+    map_ = scale * np.asarray(layer.weight) @ np.asarray(head.weight)[:2]
+    x, at = rows(5), vae.decode(np.asarray(head.bias)[None, :2])[0]
+    z = step * ((x - at) / sd**2) @ map_
+    means = z @ np.asarray(head.weight)[:2].T + np.asarray(head.bias)[:2]
+    np.testing.assert_allclose(vae.encode(x), means, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(means, z @ np.asarray(head.weight)[:2].T, rtol=1e-2)
+
+
 def test_training_passes_through_the_gradient():
     vae = trained(epochs=40)
     x = rows()

@@ -104,6 +104,48 @@ def not_negative(name: str, value: object) -> float:
     return float(value)
 
 
+def positive(name: str, value: object) -> float:
+    """Check an option that is a length, a scale or the like.
+
+    Args:
+        name: what the user calls it.
+        value: what arrived.
+
+    Returns:
+        the value.
+
+    Raises:
+        RitzError: if it is no finite number above zero.
+
+    >>> positive("step", 2)
+    2.0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise RitzError(f"{name}={value!r} arrived, expected a positive number")
+    return float(value)
+
+
+def share(name: str, value: object) -> float:
+    """Check an option that is a share of something, which must leave a part of it.
+
+    Args:
+        name: what the user calls it.
+        value: what arrived.
+
+    Returns:
+        the value.
+
+    Raises:
+        RitzError: if it is not from 0 to below 1.
+
+    >>> share("validation", 0.1)
+    0.1
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise RitzError(f"{name}={value!r} arrived, expected a share from 0 to below 1")
+    return float(value)
+
+
 def described(value: object) -> str:
     """Say what arrived, in a few words.
 

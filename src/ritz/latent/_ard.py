@@ -10,7 +10,7 @@ import paramax
 from jaxtyping import Array, Float, Key
 
 from ritz._draws import at_rows
-from ritz._errors import RitzError, not_negative, whole_number
+from ritz._errors import RitzError, not_negative, positive, whole_number
 from ritz.family import AbstractFamily
 from ritz.latent._bound import LatentELBO
 
@@ -118,8 +118,7 @@ def ard(shape: Any = 1.0, rate: Any = 1.0) -> Any:
     3
     """
     for name, value in (("shape", shape), ("rate", rate)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise RitzError(f"ard: {name}={value!r} arrived, expected a positive number")
+        positive(f"ard: {name}", value)
     first = (float(shape), float(rate))
 
     def build(latent: int, key: Key[Array, ""]) -> ARD:

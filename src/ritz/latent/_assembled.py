@@ -8,6 +8,7 @@ import numpy as np
 import paramax
 
 from ritz._errors import RitzError, whole_number
+from ritz._errors import share as a_share
 from ritz.data import Table
 from ritz.family import AbstractFamily, MeanField
 from ritz.latent._bound import AbstractRowLoss, elbo
@@ -164,8 +165,7 @@ def split(rows: dict[str, np.ndarray], share: Any, seed: int) -> tuple[dict, dic
     Raises:
         RitzError: for no share.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise RitzError(f"validation={share!r} arrived, expected a share from 0 to below 1")
+    a_share("validation", share)
     order = np.random.default_rng(seed).permutation(len(rows["x"]))
     kept = min(int(share * len(order)), _ASIDE)
     some = lambda which: {name: v[np.sort(which)] for name, v in rows.items()}

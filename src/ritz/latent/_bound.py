@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import paramax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, not_negative, whole_number
@@ -186,6 +187,15 @@ def independent(law: Any, name: str, instead: str) -> MeanField:
         f"a {name} of type {type(law).__name__} arrived, expected Gaussians with independent "
         f"coordinates; use {instead}"
     )
+
+
+class AbstractIndependent(AbstractRowLoss):
+    """A loss of models whose prior and posteriors are of independent Gaussians."""
+
+    def suits(self, target: Any) -> None:
+        super().suits(target)
+        instead = "the standard normal, or infovae() for any prior"
+        independent(paramax.unwrap(target.prior), "prior", instead)
 
 
 def elbo(

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from ritz._errors import RitzError, whole_number
+from ritz._errors import positive, whole_number
 from ritz.latent._bound import AbstractRowLoss, elbo
 
 
@@ -68,7 +68,6 @@ def capacity(most: Any = 25.0, rise: Any = 10_000, *, gamma: Any = 100.0) -> Lat
     100
     """
     for name, value in (("most", most), ("gamma", gamma)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise RitzError(f"capacity: {name}={value!r} arrived, expected a positive number")
+        positive(f"capacity: {name}", value)
     whole_number("rise", rise, 1)
     return LatentCapacity(jnp.asarray(float(most)), int(rise), jnp.asarray(float(gamma)))

@@ -4,15 +4,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import paramax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import not_negative
 from ritz.family import MeanField
-from ritz.latent._bound import AbstractRowLoss, independent
+from ritz.latent._bound import AbstractIndependent, independent
 
 
-class LatentParts(AbstractRowLoss):
+class LatentParts(AbstractIndependent):
     r"""See `total_correlation` and `density_gap`.
 
     Attributes:
@@ -24,12 +23,6 @@ class LatentParts(AbstractRowLoss):
     information: Any
     correlation: Any
     marginals: Any
-
-    def suits(self, target: Any) -> None:
-        super().suits(target)
-        independent(
-            paramax.unwrap(target.prior), "prior", "the standard normal, or infovae() for any prior"
-        )
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
         posterior, prior = target.joined(q)

@@ -6,13 +6,13 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Key
 
-from ritz._errors import RitzError
+from ritz._errors import share as a_share
 from ritz.family import AbstractAmortised, AbstractFamily
 from ritz.latent._bound import LatentELBO, elbo
 
 
 class _Dropped(AbstractAmortised):
-    """An encoder of rows of which a part is zero, as each row says."""
+    """An encoder of rows of which a part is zero, where they say so."""
 
     encoder: Any
 
@@ -21,7 +21,9 @@ class _Dropped(AbstractAmortised):
         return self.encoder.dim
 
     def condition(self, data: Any) -> AbstractFamily:
-        return self.encoder.condition({**data, "x": data["x"] * data["kept"]})
+        # Pseudo-inputs of a prior are no rows, and nothing of them is dropped.
+        kept = data.get("kept", 1.0)
+        return self.encoder.condition({**data, "x": data["x"] * kept})
 
 
 class DenoisingELBO(LatentELBO):
@@ -67,7 +69,6 @@ def denoising_elbo(
     >>> denoising_elbo(0.5, beta=0.2, warmup=1000).changes
     True
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise RitzError(f"denoising_elbo: share={share!r} arrived, expected one from 0 to below 1")
+    part = a_share("denoising_elbo: share", share)
     base = elbo(draws, beta=beta, warmup=warmup)
-    return DenoisingELBO(base.draws, base.analytic, base.beta, base.warmup, base.free, None, share)
+    return DenoisingELBO(base.draws, base.analytic, base.beta, base.warmup, base.free, None, part)

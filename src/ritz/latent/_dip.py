@@ -5,15 +5,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import paramax
 from jaxtyping import Array, Float, Key
 
 from ritz._errors import RitzError, not_negative
 from ritz.family import MeanField
-from ritz.latent._bound import AbstractRowLoss, independent, with_divergence
+from ritz.latent._bound import AbstractIndependent, independent, with_divergence
 
 
-class LatentDIP(AbstractRowLoss):
+class LatentDIP(AbstractIndependent):
     r"""See `dip`.
 
     Attributes:
@@ -25,12 +24,6 @@ class LatentDIP(AbstractRowLoss):
     off_diagonal: Any
     diagonal: Any
     draws: bool = eqx.field(static=True)
-
-    def suits(self, target: Any) -> None:
-        super().suits(target)
-        independent(
-            paramax.unwrap(target.prior), "prior", "the standard normal, or infovae() for any prior"
-        )
 
     def loss(self, q: Any, target: Any, key: Key[Array, ""], batch: Any = None) -> Any:
         posterior, prior = target.joined(q)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError
+from ritz._errors import RitzError, positive
 from ritz.family import AbstractFamily
 from ritz.latent._encoder import AbstractLaw, AbstractPosterior, AbstractTied, bounded
 
@@ -103,13 +103,11 @@ def dirichlet(concentration: Any = 1.0) -> Any:
     >>> paramax.unwrap(dirichlet(0.5)(3, jax.random.key(0))).concentration.tolist()
     [0.5, 0.5, 0.5]
     """
-    a = concentration
-    if isinstance(a, bool) or not isinstance(a, int | float) or not 0 < a < float("inf"):
-        raise RitzError(f"dirichlet: concentration={a!r} arrived, expected a positive number")
+    a = positive("dirichlet: concentration", concentration)
 
     def build(latent: Any, key: Key[Array, ""]) -> Dirichlet:
         if not isinstance(latent, int) or latent < 2:
             raise RitzError(f"dirichlet: latent={latent} arrived, expected two dimensions at least")
-        return paramax.non_trainable(Dirichlet(jnp.full(latent, float(a))))
+        return paramax.non_trainable(Dirichlet(jnp.full(latent, a)))
 
     return build

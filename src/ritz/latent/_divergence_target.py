@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Key
 
-from ritz._errors import RitzError, whole_number
+from ritz._errors import RitzError, positive, whole_number
 from ritz.family import MeanField
 from ritz.latent._bound import AbstractRowLoss, divergences
 from ritz.latent._codebook import Codebook
@@ -84,10 +84,9 @@ def target_divergence(bits: Any, width: Any = 1) -> TargetDivergence:
     >>> target_divergence(8, 2).bits
     8.0
     """
-    if isinstance(bits, bool) or not isinstance(bits, int | float) or not 0 < bits < math.inf:
-        raise RitzError(f"target_divergence: bits={bits!r} arrived, expected a positive number")
+    held = positive("target_divergence: bits", bits)
     whole_number("width", width, 1)
-    return TargetDivergence(float(bits), int(width))
+    return TargetDivergence(held, int(width))
 
 
 def gaussian_quantised(vae: Any, bits: Any, width: Any = 1, seed: Any = 0) -> Any:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError, whole_number
+from ritz._errors import RitzError, positive, whole_number
 from ritz.family._mean_field import LOG_2PI
 from ritz.latent._encoder import AbstractLaw
 from ritz.latent._potentials import AbstractSequence, Potentials
@@ -151,8 +151,7 @@ def gaussian_process(width: Any, length: Any = 5.0) -> Any:
     10
     """
     d = whole_number("width", width, 1)
-    if isinstance(length, bool) or not isinstance(length, int | float) or not length > 0:
-        raise RitzError(f"gaussian_process: length={length!r} arrived, expected a positive number")
+    positive("gaussian_process: length", length)
 
     def build(latent: Any, key: Key[Array, ""]) -> GaussianProcess:
         if not isinstance(latent, int) or latent % d or latent < 2 * d:

@@ -1,7 +1,6 @@
 r"""Latents that the decoder itself reads off a row, by one gradient, in place of an encoder."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError
+from ritz._errors import RitzError, positive
 from ritz.family import AbstractFamily
 
 
@@ -106,6 +105,4 @@ def gradient_origin(step: Any = 1.0) -> Unbuilt:
     >>> VAE(2, **parts, epochs=2, progress=False).fit(x).encode(x).shape
     (300, 2)
     """
-    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < math.inf:
-        raise RitzError(f"gradient_origin: step={step!r} arrived, expected a positive number")
-    return Unbuilt(float(step))
+    return Unbuilt(positive("gradient_origin: step", step))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ritz._draws import at_rows
 from ritz._errors import RitzError
+from ritz._errors import share as a_share
 from ritz.family import AbstractAmortised, AbstractFamily
 from ritz.latent._assembled import rows_of
 from ritz.latent._bound import LatentELBO, elbo
@@ -141,10 +142,9 @@ def masked_elbo(share: Any = 0.5, draws: Any = 1) -> MaskedELBO:
     >>> masked_elbo(0.5).share
     0.5
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise RitzError(f"masked_elbo: share={share!r} arrived, expected one from 0 to below 1")
+    part = a_share("masked_elbo: share", share)
     base = elbo(draws)
-    return MaskedELBO(base.draws, base.analytic, base.beta, base.warmup, base.free, None, share)
+    return MaskedELBO(base.draws, base.analytic, base.beta, base.warmup, base.free, None, part)
 
 
 def forecast(vae: Any, x: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ritz._errors import RitzError, whole_number
+from ritz._errors import RitzError, positive, whole_number
 
 
 class Siren(eqx.Module):
@@ -79,8 +79,7 @@ def siren(*widths: Any, frequency: Any = 30.0) -> Any:
         raise RitzError("siren: no width arrived, expected that of one hidden layer at least")
     for width in widths:
         whole_number("siren", width, 1)
-    if isinstance(frequency, bool) or not isinstance(frequency, int | float) or not frequency > 0:
-        raise RitzError(f"siren: frequency={frequency!r} arrived, expected a positive number")
+    frequency = positive("siren: frequency", frequency)
 
     def build(given: tuple[int, ...], wanted: tuple[int, ...], key: Key[Array, ""]) -> Siren:
         if len(wanted) not in (2, 3):
@@ -100,6 +99,6 @@ def siren(*widths: Any, frequency: Any = 30.0) -> Any:
             )
             new = (spread(two, layer.weight), spread(three, layer.bias))
             layers.append(eqx.tree_at(lambda v: (v.weight, v.bias), layer, new))
-        return Siren(tuple(layers), float(frequency), wanted)
+        return Siren(tuple(layers), frequency, wanted)
 
     return build

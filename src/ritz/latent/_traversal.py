@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ritz._errors import RitzError, whole_number
+from ritz._errors import RitzError, positive, whole_number
 from ritz.latent._codebook import Codebook
 from ritz.latent._vae import VAE
 
@@ -39,8 +39,7 @@ def traversal(vae: VAE, x: Any, row: Any = 0, steps: Any = 7, width: Any = 2.0) 
     whole_number("row", row, 0)
     if row >= len(z):
         raise RitzError(f"traversal: row={row} arrived, but there are {len(z)} rows")
-    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < np.inf:
-        raise RitzError(f"traversal: width={width!r} arrived, expected a positive number")
+    positive("traversal: width", width)
     moved = np.tile(z[row], (z.shape[1], steps, 1))
     ends = width * z.std(axis=0)[:, None] * np.linspace(-1.0, 1.0, steps)
     for j, along in enumerate(z.mean(axis=0)[:, None] + ends):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ritz._errors import RitzError
+from ritz._errors import RitzError, positive
 
 # The median is that of the pairs of so many particles, in so many halvings of so many powers of
 # two: to within 0.2%.
@@ -129,8 +129,7 @@ def median(x: Float[Array, "n d"]) -> Float[Array, ""]:
 def _scale(name: str, scale: Any) -> Float[Array, ""] | None:
     if scale is None:
         return None
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
-        raise RitzError(f"{name}: scale={scale!r} arrived, expected a positive number")
+    positive(f"{name}: scale", scale)
     return jnp.asarray(float(scale))
 
 
