@@ -80,7 +80,7 @@ from ritz.latent._manifold import (
 from ritz.latent._mixtures import VampPrior, gaussian_mixture, vamp
 from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import convolutional, mlp, residual
-from ritz.latent._origin import Origin, gradient_origin
+from ritz.latent._origin import GradientOrigin, Origin, gradient_origin
 from ritz.latent._potentials import AbstractSequence, Potentials, potentials
 from ritz.latent._quantised import (
     VectorQuantised,
@@ -128,6 +128,7 @@ __all__ = [
     "Encoder",
     "Gaussian",
     "GaussianProcess",
+    "GradientOrigin",
     "GraphEncoder",
     "GraphModel",
     "Guided",

@@ -18,7 +18,7 @@ from ritz.latent._hierarchy import hierarchical, levels
 from ritz.latent._likelihood import AbstractLikelihood
 from ritz.latent._model import LatentModel, latent_model
 from ritz.latent._networks import built, mlp
-from ritz.latent._origin import Unbuilt
+from ritz.latent._origin import GradientOrigin
 
 _SEEN = 1000  # rows at which a fit is looked at
 _ASIDE = 10_000  # rows kept aside, at most: each look at them is one batch
@@ -64,7 +64,7 @@ def assembled(
     if not isinstance(posterior, AbstractPosterior):
         posterior = posterior(latent, four)
     encoder, decoder = (mlp(256, 256) if n is None else n for n in networks)
-    if isinstance(encoder, Unbuilt):
+    if isinstance(encoder, GradientOrigin):
         down: Any = encoder.built(posterior.numbers(total), total, one)
     else:
         down = built("encoder", encoder, inputs, (posterior.numbers(total),), one)

@@ -68,8 +68,12 @@ class Origin(eqx.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Unbuilt:
-    """See `gradient_origin`."""
+class GradientOrigin:
+    """See `gradient_origin`: what makes the `Origin`, once its sizes are known.
+
+    Attributes:
+        step: what the gradient is multiplied by.
+    """
 
     step: float
 
@@ -79,7 +83,7 @@ class Unbuilt:
         return Origin(head, latent, self.step)
 
 
-def gradient_origin(step: Any = 1.0) -> Unbuilt:
+def gradient_origin(step: Any = 1.0) -> GradientOrigin:
     r"""No encoder: the latent vector is one step of ascent of the log likelihood from the origin.
 
     .. math:: z(x) = \eta\,\nabla_{z_0} \log p(x \mid z_0)\big|_{z_0 = 0},
@@ -105,4 +109,4 @@ def gradient_origin(step: Any = 1.0) -> Unbuilt:
     >>> VAE(2, **parts, epochs=2, progress=False).fit(x).encode(x).shape
     (300, 2)
     """
-    return Unbuilt(positive("gradient_origin: step", step))
+    return GradientOrigin(positive("gradient_origin: step", step))
