@@ -51,7 +51,7 @@ from ritz.plot import canvas
 
 SEEDS = (0, 1, 2)
 WIDTHS, LATENT, EPOCHS, BATCH = (256, 512), 64, 16, 64
-STEP, VARIATIONAL, IMPLICIT = 30.0, 1.0, 30.0
+STEP, VARIATIONAL, IMPLICIT = 30.0, 1.0, 0.3
 RATE, FAST = 1e-4, 1e-3
 
 
@@ -93,7 +93,7 @@ def implicit(seed: int, epochs: int) -> tuple[np.ndarray, np.ndarray]:
     coarse = lambda x: x.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4))
     train, _, test = digits(seed)
     network = {"encoder": gradient_origin(IMPLICIT), "decoder": siren(64, 64), "latent": 32}
-    vae = trained(coarse(train), seed, -(-epochs // 4), 1e-3, **network, **SQUARES)
+    vae = trained(coarse(train), seed, -(-epochs // 2), 1e-3, **network, **SQUARES)
     seen = coarse(test[:8])
     decoder: Any = vae.fit_.target.decoder
     fine = jax.vmap(lambda z: decoder.at(places((28, 28)), z))(vae.encode(seen))
