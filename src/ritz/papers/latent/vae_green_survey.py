@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import paramax
 
+from ritz.family import maf
 from ritz.latent import (
     VAE,
     ard,
@@ -43,18 +44,26 @@ from ritz.latent import (
     balanced,
     capacity,
     codebook,
+    denoising_elbo,
+    density_gap,
+    dip,
     elbo,
     ex_post,
     fit_codes,
     frechet_distance,
     gaussian,
+    gaussian_mixture,
+    gradient_origin,
     importance,
     infovae,
     mlp,
     reconstruction,
     rotated,
     swae,
+    target_divergence,
+    total_correlation,
     unscented,
+    vamp,
     vector_quantised,
 )
 from ritz.papers._base import Check, Result
@@ -86,8 +95,8 @@ def split(inputs: Any, outputs: Any, key: Any) -> Split:
 
 
 BOOK = {"prior": codebook(64, 2)}
-VARIANTS: dict[str, tuple[Any, dict[str, Any], str]] = {
-    # name: objective, parts, where samples are from
+VARIANTS: dict[str, tuple[Any, Any, str]] = {
+    # name: objective, parts, of the images where need be, and where samples are from
     "VAE": (elbo(), {}, "prior"),
     "VAE, fitted": (elbo(), {}, "fitted"),
     "two stages": (elbo(), {}, "second"),
@@ -98,12 +107,23 @@ VARIANTS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "balanced": (balanced(), {}, "prior"),
     "capacity": (capacity(25.0, 400), {}, "prior"),
     "InfoVAE": (infovae(1.0, 1000.0), {}, "prior"),
+    "target divergence": (target_divergence(2.0), {}, "prior"),
+    "total correlation": (total_correlation(6.0), {}, "prior"),
+    "density gap": (density_gap(10.0), {}, "prior"),
+    "DIP": (dip(10.0, 10.0), {}, "prior"),
+    "denoising": (denoising_elbo(0.2), {}, "prior"),
     "ARD": (ard_elbo(), {"prior": ard()}, "prior"),
+    "mixture as prior": (elbo(), {"prior": gaussian_mixture(20)}, "prior"),
+    "VampPrior": (elbo(), lambda x: {"prior": vamp(x[:20])}, "prior"),
+    "flow as prior": (elbo(), {"prior": maf(None, jnp.zeros(LATENT), scale=1.0)}, "prior"),
     "sliced Wasserstein": (swae(100.0), {}, "prior"),
+    "one gradient": (elbo(), {"encoder": gradient_origin()}, "prior"),
+    "one gradient, fitted": (reconstruction(), {"encoder": gradient_origin()}, "fitted"),
     "sigma points, fitted": (unscented(0.2), {}, "fitted"),
     "codes": (vector_quantised(decay=0.9, restart=0.1), BOOK, "codes"),
     "codes, rotated": (vector_quantised(decay=0.9, restart=0.1, gradient=rotated), BOOK, "codes"),
 }
+QUICK = ("VAE", "two stages", "hierarchy", "one gradient, fitted", "codes")
 
 
 def trained(x: Any, objective: Any, seed: int, epochs: int, **parts: Any) -> VAE:
@@ -145,9 +165,9 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
     """Costs and distances of all."""
     found: dict[str, list[float]] = {}
     curves: dict[str, Any] = {}
-    off = []
+    off, names = [], QUICK if quick else tuple(VARIANTS)
     for seed in seeds:
-        for name in VARIANTS:
+        for name in names:
             values, counts, images = measured(name, seed, quick)
             for what, value in values.items():
                 found.setdefault(f"{name}: {what}", []).append(value)
@@ -156,7 +176,7 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
             if seed == seeds[0]:
                 curves[name] = images
     means = {name: float(np.mean(v)) for name, v in found.items()}
-    of = lambda what: {name: means[f"{name}: {what}"] for name in VARIANTS}
+    of = lambda what: {name: means[f"{name}: {what}"] for name in names}
     far, work = of("Fréchet distance"), of("operations an image")
     cheap = {n: v for n, v in far.items() if n != "VAE" and work[n] <= 1.5 * work["VAE"]}
     best = min(cheap, key=lambda name: cheap[name])
@@ -184,7 +204,7 @@ def run(seeds: tuple[int, ...], *, wrong: bool = False, quick: bool = False) -> 
 
 def plot(result: Result) -> Any:
     """Samples of each, with its distance and operations."""
-    with canvas(len(VARIANTS), 8, size=(6.4, 8.0)) as (figure, axes):
+    with canvas(len(result.curves), 8, size=(6.4, 13.0)) as (figure, axes):
         for row, (name, images) in zip(axes, result.curves.items(), strict=True):
             for ax, image in zip(row, images, strict=True):
                 ax.imshow(np.asarray(image).reshape(28, 28), cmap="gray_r", vmin=0, vmax=1)
@@ -205,6 +225,7 @@ def measured(name: str, seed: int, quick: bool) -> tuple[dict[str, float], Any, 
     objective, parts, source = VARIANTS[name]
     train, _, test = digits(seed)
     train, epochs = (train[:500], 1) if quick else (train, EPOCHS)
+    parts = parts(train) if callable(parts) else parts
     both = stages(source, train, objective, seed, 1, parts)  # compiled before seconds are taken
     began = time.process_time()
     both = stages(source, train, objective, seed, epochs, parts)
@@ -247,7 +268,7 @@ def samples(vae: VAE, second: Any, source: str, x: Any, seed: int, steps: int) -
         return vae.decode(second.sample(SAMPLES, seed))
     if source == "codes":
         vae = fit_codes(vae, x, steps=steps, seed=seed)
-    prior = paramax.unwrap(vae.fit_.target.prior)
+    prior = paramax.unwrap(vae.fit_.target).joined(paramax.unwrap(vae.fit_.q))[1]
     return vae.decode(jax.vmap(prior.sample)(jax.random.split(jax.random.key(seed), SAMPLES)))
 
 
