@@ -12,8 +12,8 @@ from ritz.solver._trust_region import curvature_of, dense_step, truncated_step
 from ritz.target import from_log_density
 
 
-def laplace(density, start, **options):
-    return ritz.fit(from_log_density(density, start), solver="laplace", **options)
+def laplace(density, start, solver="laplace", **options):
+    return ritz.fit(from_log_density(density, start), solver=solver, **options)
 
 
 def test_evidence_of_a_gamma():
@@ -47,6 +47,24 @@ def test_from_bad_starts(density, mode, start):
         assert fit.message == ""
         if mode is not None:
             np.testing.assert_allclose(fit.q.loc, mode, rtol=1e-5)
+
+
+def test_gradients_alone_find_the_same_mode():
+    """Of a skewed density; where it is not given the steps, it says so."""
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(200, 5)), float)
+    counts = jnp.asarray(np.random.default_rng(1).poisson(2.0, size=200), float)
+    density = lambda x: (counts * (rows @ x) - jnp.exp(rows @ x)).sum() - 0.5 * (x**2).sum()
+    newton, quasi = (laplace(density, jnp.ones(5), solver=s) for s in ("laplace", "lbfgs"))
+    assert quasi.stop_reason == "converged"
+    assert quasi.message == ""
+    mean, covariance = moments(newton.q)
+    found, spread = moments(quasi.q)
+    sd = np.sqrt(np.diag(covariance))
+    assert (np.abs(found - mean) / sd).max() < 1e-3
+    assert (np.abs(spread - covariance) / np.outer(sd, sd)).max() < 1e-2
+    short = laplace(density, jnp.ones(5), solver="lbfgs", steps=2)
+    assert short.status != "ok"
+    assert "had not ended" in short.message
 
 
 def test_units_far_apart():

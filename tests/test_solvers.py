@@ -121,7 +121,7 @@ def test_the_solver_that_is_named_works():
     assert np.abs(np.asarray(fit.q.loc)).max() < 1e-3
 
 
-SEES_ALL = ["laplace", "dadvi", "pathfinder"]
+SEES_ALL = ["laplace", "lbfgs", "dadvi", "pathfinder"]
 
 
 @pytest.mark.parametrize("name", SEES_ALL)
@@ -145,6 +145,7 @@ EXACT = [
     ("batch_and_match", "full_rank", 50),
     ("laplace", "full_rank", 50),
     ("laplace", "mean_field", 50),
+    ("lbfgs", "full_rank", 3000),
     ("dadvi", "full_rank", 50),
     ("dadvi", "mean_field", 100),
 ]
@@ -182,7 +183,7 @@ def check_exact(fit, name, mean, covariance, tolerance):
         assert off(fit, mean, covariance) < tolerance
 
 
-@pytest.mark.parametrize("name", ["laplace", "natural_gradient"])
+@pytest.mark.parametrize("name", ["laplace", "lbfgs", "natural_gradient"])
 def test_low_rank_is_exact_where_the_target_is_of_that_rank(name):
     """In units far apart; with a rank too low the mean is right and the covariance is not."""
     with jax.enable_x64(True):
@@ -196,7 +197,7 @@ def test_low_rank_is_exact_where_the_target_is_of_that_rank(name):
         errors = {}
         for rank in (1, 2):
             family = lambda t, s, rank=rank: ritz.family.low_rank(t, s, rank=rank)
-            fit = ritz.fit(target, family=family, solver=name, steps=20)
+            fit = ritz.fit(target, family=family, solver=name, steps=300)
             found, spread = moments(fit.q)
             sd = np.sqrt(np.diag(covariance))
             assert (np.abs(found - mean) / sd).max() < 1e-6

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ritz.solver._ivon import IVON, IVONState, ivon
     from ritz.solver._ivon_solver import IVONSolver, IVONSolverState
     from ritz.solver._laplace import Laplace, LaplaceState, laplace
+    from ritz.solver._lbfgs_solver import LBFGS, LBFGSState, lbfgs
     from ritz.solver._mixflow import MixFlowSolver, MixFlowState, mixflow
     from ritz.solver._natural_gradient import (
         NaturalGradient,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DADVI",
     "IVON",
+    "LBFGS",
     "AbstractBuresWasserstein",
     "AbstractSolver",
     "BatchAndMatch",
@@ -70,6 +72,7 @@ __all__ = [
     "IVONSolver",
     "IVONSolverState",
     "IVONState",
+    "LBFGSState",
     "Laplace",
     "LaplaceState",
     "MixFlowSolver",
@@ -99,6 +102,7 @@ __all__ = [
     "grow",
     "ivon",
     "laplace",
+    "lbfgs",
     "mixflow",
     "natural_gradient",
     "optax_solver",
@@ -123,6 +127,7 @@ _WHERE = {
         "forward_backward",
     ),
     "_laplace": ("Laplace", "LaplaceState", "laplace"),
+    "_lbfgs_solver": ("LBFGS", "LBFGSState", "lbfgs"),
     "_mixflow": ("MixFlowSolver", "MixFlowState", "mixflow"),
     "_grow": ("Grow", "GrowState", "grow"),
     "_ivon": ("IVON", "IVONState", "ivon"),
@@ -164,6 +169,11 @@ register(
     "laplace",
     "ritz.solver._laplace:laplace",
     "the Gaussian at the mode, by Newton's method",
+)
+register(
+    "lbfgs",
+    "ritz.solver._lbfgs_solver:lbfgs",
+    "the Gaussian at the mode, found with gradients alone",
 )
 register(
     "dadvi",

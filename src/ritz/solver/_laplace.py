@@ -109,7 +109,7 @@ class Laplace(AbstractSolver):
         d = x.shape[0]
         loss = value + curvature.half_log_det() - 0.5 * d * math.log(2.0 * math.pi)
         new = LaplaceState(
-            _member(q, x, curvature), x, value, grad, curvature, trial.radius, decrement, negative,
+            member(q, x, curvature), x, value, grad, curvature, trial.radius, decrement, negative,
             cost,
         )  # fmt: skip
         return new, {"loss": loss, "decrement": jnp.sqrt(decrement), "converged": done}
@@ -137,7 +137,7 @@ def _hessian(problem: Any, x: Float[Array, " d"]) -> Float[Array, "d d"]:
     return jax.lax.map(row, axes, batch_size=_COLUMNS)
 
 
-def _member(q: Any, x: Float[Array, " d"], curvature: Curvature) -> Any:
+def member(q: Any, x: Float[Array, " d"], curvature: Curvature) -> Any:
     if isinstance(q, FullRank):
         return full_rank_of(x, curvature.root())
     if isinstance(q, LowRank):
