@@ -3,16 +3,12 @@
 import inspect
 from typing import Any
 
-import numpy as np
-
 from ritz._errors import RitzError
 
 
 class Estimator:
     """Arguments of `__init__` that can be read and set by name; `fit_` once it has been fitted."""
 
-    fit: Any
-    transform: Any
     fit_: Any
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -31,10 +27,6 @@ class Estimator:
                 raise RitzError(f"{kind} has no parameter {name!r}; it has {', '.join(names)}")
             setattr(self, name, value)
         return self
-
-    def fit_transform(self, x: Any, y: Any = None) -> np.ndarray:
-        """Train on rows, and transform them."""
-        return self.fit(x).transform(x)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "fit_")

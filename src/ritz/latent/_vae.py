@@ -126,6 +126,10 @@ class VAE(Estimator):
         go = functools.partial(fit_, seed=self.seed, mesh=mesh, checkpoint=checkpoint)
         return train(self, x, given, go)
 
+    def fit_transform(self, x: Any, y: Any = None) -> np.ndarray:
+        """Train on rows, and encode them."""
+        return self.fit(x).transform(x)
+
     def resume(self, checkpoint: Any, x: Any, *, given: Any = None, mesh: Any = None) -> "VAE":
         """Go on with training that was interrupted, as if it had not been.
 
