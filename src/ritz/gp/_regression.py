@@ -22,9 +22,10 @@ from ritz.gp._stationary import matern
 from ritz.target import from_log_density
 
 # Up to so many rows the evidence is exact; beyond, so many inducing inputs serve.
-_EXACT, _INDUCING = 2000, 500
+_EXACT, _INDUCING = 1000, 200
 # Lengths, in those of the kernel, and shares of the variance that are noise, of the starts.
 _STARTS = ((1.0, 0.1), (0.25, 0.05), (3.0, 0.5))
+_SEVERAL = 500  # up to so many rows all of these are gone from, beyond only the first
 _BLOCK = 1024  # rows that are predicted at once
 _DRAWS = 50  # of hyperparameters, where there is a posterior of these
 
@@ -34,19 +35,20 @@ class GP(Estimator):
 
     .. math:: f \sim \mathcal{GP}(m, k_\theta), \qquad y_i = f(x_i) + \sigma\epsilon_i.
 
-    Up to 2,000 rows the evidence is exact, beyond that a lower bound of it by 500 inducing inputs,
+    Up to 1,000 rows the evidence is exact, beyond that a lower bound of it by 200 inducing inputs,
     which are chosen from the rows (`greedy_variance`). Hyperparameters are at the mode of evidence
-    times prior, the best of three starts, or have a posterior over which predictions are averaged.
-    Every kernel's numbers and the noise are log-normal a priori about where they start; the mean is
-    flat. Rows are seen relative to the mean row, and y is standardised, so that variances are
-    shares of its variance and the noise starts at 0.3 of its sd.
+    times prior, the best of three starts up to 500 rows and of one beyond, or have a posterior over
+    which predictions are averaged. Every kernel's numbers and the noise are log-normal a priori
+    about where they start; the mean is flat. Rows are seen relative to the mean row, and y is
+    standardised, so that variances are shares of its variance and the noise starts at 0.3 of its
+    sd.
 
     Rasmussen and Williams, "Gaussian processes for machine learning", 2006, sections 2.2 and 5.4.
 
     Args:
         kernel: from `ritz.gp`; its numbers are where they start. By default `matern(2.5)` with a
             length for each column, from the column's sd.
-        inducing: how many inducing inputs; by default none up to 2,000 rows.
+        inducing: how many inducing inputs; by default none up to 1,000 rows.
         hyperparameters: "mode", or "posterior" for full Bayes by `ritz.fit`'s own choice.
         prior_sd: of the logs of hyperparameters, about their starts.
         seed: of starts and draws.
@@ -156,7 +158,7 @@ class GP(Estimator):
         if self.hyperparameters == "posterior":
             return fit_(target, **shared)
         found = []
-        for length, noise in _STARTS:
+        for length, noise in _STARTS if len(data["y"]) <= _SEVERAL else _STARTS[:1]:
             values = dict(target.unpack(example)) | {"noise": jnp.asarray(math.sqrt(noise), float)}
             for name in values:
                 if name.endswith("lengthscale"):
