@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sk
 
@@ -89,6 +89,8 @@ def test_hyperparameters_are_scikit_learns_where_priors_are_wide():
     wanted, wide = theirs.predict(NEW, return_std=True)
     np.testing.assert_allclose(mean, wanted, atol=0.05)
     np.testing.assert_allclose(sd, wide, rtol=0.1)
+    new = np.cos(NEW[:, 0])
+    np.testing.assert_allclose(gp.log_density(NEW, new), norm.logpdf(new, mean, sd), rtol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e4])

@@ -118,15 +118,24 @@ class Laplace(AbstractSolver):
         return float(state.cost)
 
     def caution(self, state: LaplaceState) -> str | None:
-        if state.negative > 0:
-            return (
-                f"the log density curves upwards in {int(state.negative)} directions where the "
-                "search for a mode ended; their absolute curvature was used"
-            )
-        far = float(state.decrement) ** 0.5
-        if far > 0.01:
-            return f"no mode was found: the end is {far:.2g} sd from where it should be"
-        return None
+        return doubt(state.negative, math.sqrt(float(state.decrement)))
+
+
+def doubt(negative: Any, far: float) -> str | None:
+    """One line on a point that is no mode, if it is none.
+
+    Args:
+        negative: along how many directions the log density curves upwards there.
+        far: the distance to the mode, in sds.
+    """
+    if negative > 0:
+        return (
+            f"the log density curves upwards in {int(negative)} directions where the search for a "
+            "mode ended; their absolute curvature was used"
+        )
+    if far > 0.01:
+        return f"no mode was found: the end is {far:.2g} sd from where it should be"
+    return None
 
 
 def _hessian(problem: Any, x: Float[Array, " d"]) -> Float[Array, "d d"]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from ritz.solver._base import AbstractSolver, check_moves
 from ritz.solver._gaussian import needs_all_data
-from ritz.solver._laplace import member
+from ritz.solver._laplace import doubt, member
 from ritz.solver._lbfgs import Memory, descend, empty, line_search, remember
 from ritz.solver._trust_region import UNBOUNDED, curvature_of, dense_step, rounding
 
@@ -111,14 +111,7 @@ class LBFGS(AbstractSolver):
                 "the search for a mode had not ended, and the scales are those of the start; "
                 "give it more steps"
             )
-        if state.negative > 0:
-            return (
-                f"the log density curves upwards in {int(state.negative)} directions where the "
-                "search for a mode ended; their absolute curvature was used"
-            )
-        if not far <= 0.01:
-            return f"no mode was found: the end is {far:.2g} sd from where it should be"
-        return None
+        return doubt(state.negative, far)
 
 
 def _pairs(x: Float[Array, " d"]) -> int:
