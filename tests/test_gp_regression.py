@@ -12,6 +12,7 @@ import ritz
 from ritz.gp import GP, greedy_variance, matern, rbf
 from ritz.gp._evidence import collapsed, exact, predicted
 from ritz.gp._factor import factor
+from ritz.gp._stationary import Stationary
 
 RNG = np.random.default_rng(0)
 X = np.sort(RNG.uniform(0.0, 6.0, size=(30, 1)), axis=0)
@@ -19,16 +20,17 @@ Y = np.sin(X[:, 0]) + 0.2 * RNG.normal(size=30)
 NEW = np.linspace(-1.0, 7.0, 9)[:, None]
 
 
-def parts(noise=0.3, mean=0.1):
-    return {
-        "kernel": matern(1.5, 0.8, 1.2),
-        "noise": jnp.asarray(noise),
-        "mean": jnp.asarray(mean),
-    }
+KERNEL, NOISE, MEAN = matern(1.5, 0.8, 1.2), 0.3, 0.1
 
 
-def data(**more):
-    return {"x": jnp.asarray(X, float), "y": jnp.asarray(Y, float)} | more
+def seen(y=Y, z=None, noise=NOISE):
+    x, off = jnp.asarray(X, float), jnp.asarray(y, float) - MEAN
+    noise = jnp.asarray(noise, float)
+    return exact(KERNEL, noise, x, off) if z is None else collapsed(KERNEL, noise, x, off, z)
+
+
+def at(told, joint=False):
+    return predicted(KERNEL, MEAN, told, jnp.asarray(NEW, float), joint=joint)
 
 
 def dense(noise=0.3):
@@ -37,7 +39,7 @@ def dense(noise=0.3):
 
 
 def test_the_evidence_is_the_density_of_the_data():
-    found = exact(parts(), data()).log_evidence
+    found = seen().log_evidence
     covariance = dense()[0]
     wanted = multivariate_normal.logpdf(Y, np.full(len(Y), 0.1), covariance)
     assert float(found) == pytest.approx(wanted, abs=2e-3)
@@ -47,36 +49,63 @@ def test_predictions_are_the_conditional_normal():
     covariance, across, there = dense()
     wanted = 0.1 + across @ np.linalg.solve(covariance, Y - 0.1)
     left = there - across @ np.linalg.solve(covariance, across.T)
-    mean, cov = predicted(parts(), exact(parts(), data()), jnp.asarray(NEW, float), joint=True)
+    mean, cov = at(seen(), joint=True)
     np.testing.assert_allclose(mean, wanted, atol=1e-3)
     np.testing.assert_allclose(cov, left, atol=1e-3)
-    var = predicted(parts(), exact(parts(), data()), jnp.asarray(NEW, float))[1]
+    var = at(seen())[1]
     np.testing.assert_allclose(var, np.diag(left), atol=1e-3)
 
 
 def test_inducing_inputs_at_all_rows_give_the_evidence_and_fewer_less():
-    whole = float(exact(parts(), data()).log_evidence)
+    whole = float(seen().log_evidence)
     z = jnp.asarray(X, float)
-    at_all = collapsed(parts(), data(z=z))
+    at_all = seen(z=z)
     assert float(at_all.log_evidence) == pytest.approx(whole, abs=0.02)
-    mean, var = predicted(parts(), at_all, jnp.asarray(NEW, float))
-    mine = predicted(parts(), exact(parts(), data()), jnp.asarray(NEW, float))
+    mean, var = at(at_all)
+    mine = at(seen())
     np.testing.assert_allclose(mean, mine[0], atol=2e-3)
     np.testing.assert_allclose(var, mine[1], atol=2e-3)
-    bounds = [float(collapsed(parts(), data(z=z[::step])).log_evidence) for step in (2, 10)]
+    bounds = [float(seen(z=z[::step]).log_evidence) for step in (2, 10)]
     assert whole > bounds[0] > bounds[1]
 
 
 def test_without_the_trace_it_would_be_no_bound():
     """The wrong variant: what the bound is where variance that is lost costs nothing."""
-    quiet = {"x": jnp.asarray(X, float), "y": jnp.asarray(0.1 * RNG.normal(size=30), float)}
-    z = quiet["x"][::10]
-    seen = collapsed(parts(), quiet | {"z": z})
-    kernel = parts()["kernel"]
-    a = jax.scipy.linalg.solve_triangular(seen.lower, kernel.matrix(z, quiet["x"]), lower=True)
-    lost = 0.5 * float(kernel.diagonal(quiet["x"]).sum() - (a**2).sum()) / 0.3**2
-    whole = float(exact(parts(), quiet).log_evidence)
-    assert float(seen.log_evidence) < whole < float(seen.log_evidence) + lost
+    quiet = MEAN + 0.1 * RNG.normal(size=30)
+    x = jnp.asarray(X, float)
+    z = x[::10]
+    bound = seen(quiet, z)
+    a = jax.scipy.linalg.solve_triangular(bound.lower, KERNEL.matrix(z, x), lower=True)
+    lost = 0.5 * float(KERNEL.diagonal(x).sum() - (a**2).sum()) / NOISE**2
+    whole = float(seen(quiet).log_evidence)
+    assert float(bound.log_evidence) < whole < float(bound.log_evidence) + lost
+
+
+def test_slopes_by_hand_are_those_of_differences():
+    """First and second derivatives of the evidence and of its bound, in all they depend on."""
+    rng = np.random.default_rng(3)
+    with jax.enable_x64(True):
+        x, y = jnp.asarray(rng.normal(size=(25, 2))), jnp.asarray(rng.normal(size=25))
+
+        def value(p):
+            kernel, z = Stationary(p[:2], p[2], "2.5"), p[5:].reshape(-1, 2)
+            given = (kernel, p[3], x, y - p[4])
+            return (collapsed(*given, z) if len(z) else exact(*given)).log_evidence
+
+        for inputs in (0, 6):
+            free = 0.9 + 0.1 * rng.normal(size=2 * inputs)
+            at = jnp.concatenate([jnp.asarray([0.7, 1.3, 1.1, 0.4, 0.2]), jnp.asarray(free)])
+            found, slope = jax.jit(value), jax.jit(jax.grad(value))
+            bend = jax.jit(lambda p, v: jax.jvp(jax.grad(value), (p,), (v,))[1])
+            along = jnp.asarray(rng.normal(size=len(at)))
+            step = 1e-5 * along
+            wanted = (found(at + step) - found(at - step)) / 2e-5
+            assert float(slope(at) @ along) == pytest.approx(float(wanted), rel=1e-5)
+            wanted = (slope(at + step) - slope(at - step)) / 2e-5
+            np.testing.assert_allclose(bend(at, along), wanted, rtol=1e-3, atol=1e-3)
+            # The wrong variant: a slope without what a determinant says.
+            alone = slope(at).at[2].add(0.5 * 25 / 1.1)
+            assert abs(float(alone @ along) - float(slope(at) @ along)) > 0.1
 
 
 def test_hyperparameters_are_scikit_learns_where_priors_are_wide():
@@ -153,7 +182,10 @@ def test_full_bayes_is_the_average_over_hyperparameters():
     grid = np.stack(np.meshgrid(*axes, np.linspace(-3.0, 3.0, 13), indexing="ij"), -1)
     points = jnp.asarray(grid.reshape(-1, 4), float)
     names = [site.name for site in target.sites]
-    order = [["kernel.lengthscale", "kernel.variance", "noise", "mean"].index(n) for n in names]
+    order = [
+        ["kernel.lengthscale", "kernel.variance", "likelihood.noise", "mean"].index(n)
+        for n in names
+    ]
     density = jax.jit(lambda p: jax.lax.map(target.log_density, p, batch_size=512))
     logs = np.asarray(density(points[:, jnp.array(order)]), float)
     weights = np.exp(logs - logs.max())
@@ -161,7 +193,7 @@ def test_full_bayes_is_the_average_over_hyperparameters():
     mean = (weights[:, None] * np.asarray(points)).sum(axis=0)
     sd = np.sqrt((weights[:, None] * (np.asarray(points) - mean) ** 2).sum(axis=0))
     draws = gp.fit_.sample(4000)
-    pair = (draws["kernel"].lengthscale, draws["noise"])
+    pair = (draws["kernel"].lengthscale, draws["likelihood"].noise)
     found = np.stack([np.log(v).reshape(-1) for v in pair])
     assert np.all(np.abs(found.mean(axis=1) - mean[[0, 2]]) < 0.2 * sd[[0, 2]])
     assert np.all(np.abs(np.log(found.std(axis=1) / sd[[0, 2]])) < 0.25)

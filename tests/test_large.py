@@ -81,7 +81,7 @@ def test_gradients_one_after_another_are_those_side_by_side(monkeypatch):
     x, y = rows(300, 3)
     options = {"family": "full_rank", "solver": "natural_gradient", "progress": False}
     whole = ritz.fit(logistic, (x, y), **options)
-    monkeypatch.setattr("ritz.solver._natural_gradient.SIDE_BY_SIDE", 2000)
+    monkeypatch.setattr("ritz.solver._side_by_side.SIDE_BY_SIDE", 2000)
     again = ritz.fit(logistic, (x, y), **options)
     np.testing.assert_allclose(again.q.loc, whole.q.loc, atol=1e-4)
     np.testing.assert_allclose(again.q.scale_tril, whole.q.scale_tril, atol=1e-4)

@@ -21,8 +21,8 @@ from ritz._starts import BOXES, POINTS, around, far_from, near
 from ritz._verdict import NO_NUMBER, coordinate
 from ritz.diagnose import PSIS
 from ritz.family import Mixture, full_rank
-from ritz.solver._natural_gradient import SIDE_BY_SIDE, held
 from ritz.solver._run import Result
+from ritz.solver._side_by_side import SIDE_BY_SIDE, held
 
 # A full covariance is found by 2d gradients a step, side by side, and d^3 operations.
 MOST_DIMENSIONS = 1000

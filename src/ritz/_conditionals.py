@@ -16,7 +16,7 @@ from ritz.family import FullRank, Mixture
 from ritz.objective import Problem, negative_elbo
 from ritz.solver import natural_gradient
 from ritz.solver._gaussian import full_rank_of
-from ritz.solver._natural_gradient import SIDE_BY_SIDE, held
+from ritz.solver._side_by_side import side_by_side
 
 # Pairs of points by which coordinates are judged.
 _PAIRS = 64
@@ -174,8 +174,7 @@ def _gradients(target: Any, points: np.ndarray) -> np.ndarray:
 
 def _each(of: Callable[..., Any], points: Any, target: Any) -> Any:
     """Of many points, side by side where the target's data are few enough."""
-    at_once = max(1, min(len(points), SIDE_BY_SIDE // max(held(target), 1)))
-    return jax.lax.map(of, points, batch_size=at_once)
+    return jax.lax.map(of, points, batch_size=side_by_side(of, points, target))
 
 
 def _filled(

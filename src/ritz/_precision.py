@@ -35,13 +35,18 @@ def precision_of(info: Any) -> contextlib.AbstractContextManager[Any]:
     return jax.enable_x64(True) if wanted else contextlib.nullcontext()
 
 
-def as_made(cls: T) -> T:
-    """A class of results whose methods run in the precision that `info` says they were made in."""
+def as_made(cls: T, info: Callable[[Any], Any] = lambda self: self.info) -> T:
+    """A class of results whose methods run in the precision that they were made in.
+
+    Args:
+        cls: the class.
+        info: what says so of one of its objects.
+    """
 
     def within(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-            with precision_of(self.info):
+            with precision_of(info(self)):
                 return method(self, *args, **kwargs)
 
         return wrapped

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ritz.gp._factor import CLOSE
+
 # Rows that are looked at, at most; of more, as many at random.
 _LOOKED_AT = 20_000
 
@@ -32,7 +34,7 @@ def greedy_variance(kernel: Any, x: np.ndarray, m: int, seed: int = 0) -> np.nda
     if len(x) > _LOOKED_AT:
         x = x[np.random.default_rng(seed).choice(len(x), _LOOKED_AT, replace=False)]
     order, left = _pivots(kernel, jnp.asarray(x, float), m)
-    told = np.asarray(left) > 10.0 * np.finfo(left.dtype).eps * float(left[0])
+    told = np.asarray(left) > CLOSE * np.finfo(left.dtype).eps * float(left[0])
     return x[np.asarray(order)[told]]
 
 

@@ -4,6 +4,7 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -29,6 +30,10 @@ class AbstractKernel(eqx.Module):
     @abc.abstractmethod
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """k of each row and itself."""
+
+    def middle(self, x: np.ndarray) -> np.ndarray:
+        """What is taken from rows before they are seen, so that their offset costs no digits."""
+        return x.mean(axis=0)
 
     def __add__(self, other: Any) -> "AbstractKernel":
         return Sum(self, _kernel(other))
@@ -58,6 +63,9 @@ class Sum(AbstractKernel):
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.first.diagonal(x) + self.second.diagonal(x)
 
+    def middle(self, x: np.ndarray) -> np.ndarray:
+        return self.first.middle(x)
+
 
 class Product(AbstractKernel):
     """Of one kernel and another.
@@ -76,6 +84,9 @@ class Product(AbstractKernel):
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.first.diagonal(x) * self.second.diagonal(x)
 
+    def middle(self, x: np.ndarray) -> np.ndarray:
+        return self.first.middle(x)
+
 
 class Scaled(AbstractKernel):
     """A kernel times a number.
@@ -93,6 +104,9 @@ class Scaled(AbstractKernel):
 
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.factor * self.of.diagonal(x)
+
+    def middle(self, x: np.ndarray) -> np.ndarray:
+        return self.of.middle(x)
 
 
 class Selected(AbstractKernel):
@@ -119,6 +133,54 @@ class Selected(AbstractKernel):
                 f"expected one from 0 to {x.shape[1] - 1}"
             )
         return x[:, list(self.columns)]
+
+
+class Difference(AbstractKernel):
+    """See `difference`.
+
+    Attributes:
+        of: the kernel of one.
+    """
+
+    of: AbstractKernel
+
+    def matrix(self, x: Float[Array, "n d"], z: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        (a, b), (c, d) = _halves(x), _halves(z)
+        k = self.of.matrix
+        return k(a, c) - k(a, d) - k(b, c) + k(b, d)
+
+    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        a, b = _halves(x)
+        one = lambda a, b: self.of.matrix(a[None], b[None])[0, 0]
+        return self.of.diagonal(a) + self.of.diagonal(b) - 2.0 * jax.vmap(one)(a, b)
+
+    def middle(self, x: np.ndarray) -> np.ndarray:
+        return np.tile(np.concatenate(_halves(x)).mean(axis=0), 2)
+
+
+def difference(kernel: Any) -> Difference:
+    r"""Of :math:`u(a) - u(b)` for rows that hold a and b side by side, u having the kernel.
+
+    Args:
+        kernel: of u.
+
+    Raises:
+        RitzError: for no kernel; when it is used, for an odd number of columns.
+
+    >>> from ritz.gp import rbf
+    >>> difference(rbf()).diagonal(jnp.array([[1.0, 1.0], [0.0, 9.0]])).tolist()
+    [0.0, 2.0]
+    """
+    return Difference(_kernel(kernel))
+
+
+def _halves(x: Any) -> Any:
+    if x.shape[1] % 2:
+        raise RitzError(
+            f"difference: inputs with {x.shape[1]} columns arrived; expected those of one and then "
+            "those of the other, an even number"
+        )
+    return x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]
 
 
 def on(kernel: Any, *columns: Any) -> Selected:

@@ -28,16 +28,21 @@ def responses(y: Any, least: int = 2) -> np.ndarray:
     Raises:
         RitzError: for what is no column of finite numbers.
     """
+    values = _column(y, least)
+    if least > 1 and np.ptp(values) == 0:
+        raise RitzError(
+            f"y is {values[0]:g} in every row; there is nothing to learn from a constant"
+        )
+    return values
+
+
+def _column(y: Any, least: int) -> np.ndarray:
     values = _numbers("y", y)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or len(values) < least:
         raise RitzError(
             f"y of shape {np.shape(y)} arrived, expected (n,) with at least {least} values"
-        )
-    if least > 1 and np.ptp(values) == 0:
-        raise RitzError(
-            f"y is {values[0]:g} in every row; there is nothing to learn from a constant"
         )
     return values
 
@@ -58,3 +63,62 @@ def _numbers(name: str, value: Any) -> np.ndarray:
             "these rows or fill them in"
         )
     return found
+
+
+def counts(y: Any) -> np.ndarray:
+    """Counts, shape (n,).
+
+    Raises:
+        RitzError: for what is no column of whole numbers from 0 up.
+    """
+    values = _column(y, 1)
+    bad = np.flatnonzero((values < 0) | (values != np.round(values)))
+    if len(bad):
+        raise RitzError(
+            f"y holds {values[bad[0]]:g} at index {bad[0]}, {len(bad)} such in all; expected "
+            "counts, whole numbers from 0 up"
+        )
+    return values
+
+
+def classes(
+    y: Any, known: Any = None, many: int | None = None, most: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of classes, shape (n,), and their labels in order.
+
+    Args:
+        y: labels of any kind.
+        known: labels of training, for others.
+        many: how many different ones there have to be.
+        most: how many there may be.
+
+    Raises:
+        RitzError: for labels that are missing, too many, too few or not known.
+    """
+    found = np.asarray(y)
+    found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+    if found.ndim != 1 or not len(found):
+        raise RitzError(f"y of shape {found.shape} arrived, expected a label for each row, (n,)")
+    missing = [i for i, v in enumerate(found) if v is None or v != v]
+    if missing:
+        raise RitzError(
+            f"y holds {found[missing[0]]} at index {missing[0]}, {len(missing)} such in all; drop "
+            "these rows"
+        )
+    labels = np.unique(found)
+    if known is not None:
+        new = [v for v in labels if v not in known]
+        if new:
+            had = ", ".join(map(str, known))
+            raise RitzError(f"y holds {str(new[0])!r}, which training did not; it had {had}")
+        return np.searchsorted(known, found).astype(float), known
+    if len(labels) < 2:
+        raise RitzError(f"y is {labels[0]!r} in every row; there is nothing to learn from it")
+    wanted = many or most
+    if (wanted and len(labels) > wanted) or (many and len(labels) < many):
+        raise RitzError(
+            f"y holds {len(labels)} classes ({', '.join(map(str, labels[:5]))}"
+            f"{', …' if len(labels) > 5 else ''}), but the likelihood is of {wanted}; use one of "
+            f"{len(labels)}, such as softmax({len(labels)})"
+        )
+    return np.searchsorted(labels, found).astype(float), labels

@@ -14,7 +14,7 @@ from ritz.estimator import pathwise
 from ritz.family import FullRank
 from ritz.objective import Problem, negative_elbo, subsample_key
 from ritz.solver import laplace
-from ritz.solver._natural_gradient import held
+from ritz.solver._side_by_side import held
 
 # Beyond so many dimensions a Hessian costs more than it is worth.
 _MOST = 1000

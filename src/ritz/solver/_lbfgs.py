@@ -115,6 +115,7 @@ def line_search(
     value: Float[Array, ""],
     grad: Float[Array, " d"],
     step: Float[Array, " d"],
+    trials: Any = _TRIALS,
 ) -> Found:
     """A share of a step that meets Wolfe's conditions, by bisection (Lewis and Overton 2013).
 
@@ -126,13 +127,14 @@ def line_search(
         value: at the start.
         grad: at the start.
         step: a direction of descent.
+        trials: how many points it looks at.
     """
     slope = grad @ step
     slack = rounding(value)
 
     def more(carry: Any) -> Any:
         _, _, _, _, met, tried = carry
-        return (tried < _TRIALS) & ~met
+        return (tried < trials) & ~met
 
     def body(carry: Any) -> Any:
         t, low, high, best, _, tried = carry

@@ -8,14 +8,17 @@ import jax.numpy as jnp
 import paramax
 from jaxtyping import Array, Float, Key, PyTree
 
+from ritz._errors import RitzError
 from ritz.solver._base import AbstractSolver, check_moves
 from ritz.solver._gaussian import needs_all_data
 from ritz.solver._laplace import doubt, member
-from ritz.solver._lbfgs import Memory, descend, empty, line_search, remember
+from ritz.solver._lbfgs import Memory, descend, empty, line_search, remember, root
 from ritz.solver._trust_region import UNBOUNDED, curvature_of, dense_step, rounding
 
-# After as many steps in a row that gain less, in nats, the Hessian is looked at.
-_IDLE, _GAIN = 3, 1e-6
+# After as many steps in a row that gain less, in nats, the Hessian is looked at, or the run ends.
+_IDLE, _GAIN, _ENOUGH = 3, 1e-6, 3e-2
+# Points that a search looks at, without a Hessian half or a quarter; values may then be as rough.
+_TRIALS, _ROUGH = 30, 100.0
 # So near, in sds, Newton's step has led to the mode.
 _CLOSE = 1e-3
 
@@ -47,57 +50,66 @@ class LBFGSState(NamedTuple):
 
 
 class LBFGS(AbstractSolver):
-    """See `lbfgs`."""
+    """See `lbfgs`.
 
-    needs: ClassVar[frozenset[str]] = frozenset({"score_at", "hvp_at"})
+    Attributes:
+        hessian: whether the curvature is computed at the end.
+    """
+
+    hessian: bool = eqx.field(static=True, default=True)
     families: ClassVar[tuple[str, ...]] = ("full_rank", "mean_field", "low_rank")
     guarantees: ClassVar[str] = "a mode and the curvature there; exact on Gaussian targets"
     steps: ClassVar[int] = 1000
 
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset({"score_at", "hvp_at"} if self.hessian else {"score_at"})
+
     def init(self, problem: Any, key: Key[Array, ""]) -> LBFGSState:
         check_moves(self, problem)
         loc = problem.params.loc
-        value, score = problem.score_at(loc)
-        fine = jnp.isfinite(value) & jnp.isfinite(score).all()
-        value, grad = jnp.where(fine, -value, jnp.finfo(loc.dtype).max / 4), -score
-        grad = jnp.where(fine, grad, 0.0)
+        # The first step goes nowhere and sees where that is: one program less to compile.
+        value, grad = jnp.asarray(jnp.finfo(loc.dtype).max / 4), jnp.zeros_like(loc)
         none, unknown = jnp.zeros((), int), jnp.asarray(UNBOUNDED, loc.dtype)
-        cost = jnp.ones((), loc.dtype)
-        memory = empty(grad, _pairs(loc))
+        memory, cost = empty(grad, _pairs(loc)), jnp.zeros((), loc.dtype)
         return LBFGSState(problem.params, loc, value, grad, memory, none, unknown, none, cost)
 
     def step(
         self, problem: Any, state: LBFGSState, key: Key[Array, ""], batch: Any = None
     ) -> tuple[LBFGSState, dict[str, Array]]:
         needs_all_data(self, batch)
-        step = descend(state.memory, state.grad)
+        first = (state.memory.rho == 0).all()
+        fresh = empty(state.grad, _pairs(state.x))
+        # Of a gradient that was not known when the memory was made.
+        known = jax.tree.map(lambda a, b: jnp.where(first, a, b), fresh, state.memory)
+        step = descend(known, state.grad)
 
         def evaluate(share: Array) -> tuple[Array, Array]:
             value, score = problem.score_at(state.x + share * step)
             return -value, -score
 
-        found = line_search(evaluate, state.value, state.grad, step)
+        trials = _TRIALS if self.hessian else jnp.where(first, _TRIALS // 2, _TRIALS // 4)
+        found = line_search(evaluate, state.value, state.grad, step, trials)
         moved = found.share > 0
         x = state.x + found.share * step
-        seen = remember(state.memory, x - state.x, found.grad - state.grad)
-        fresh = empty(state.grad, _pairs(state.x))
+        seen = remember(known, x - state.x, found.grad - state.grad)
         # Where no point along the step is lower, the memory is wrong: once more without it.
         memory = jax.tree.map(lambda a, b: jnp.where(moved, a, b), seen, fresh)
-        first = (state.memory.rho == 0).all()
-        least = jnp.maximum(rounding(state.value), _GAIN)
+        rough = _ROUGH * jnp.finfo(x.dtype).eps * jnp.abs(found.value)
+        least = jnp.maximum(rounding(found.value), _GAIN)
+        least = least if self.hessian else jnp.maximum(rough, _ENOUGH)
         idle = jnp.where(state.value - found.value < least, state.idle + 1, 0)
         flat = -(step @ state.grad) < rounding(state.value)
         near = jnp.where(moved, idle >= _IDLE, first | flat)
         q = paramax.unwrap(problem.family_at(state.params))
         at = (x, found.value, found.grad)
         stay = (eqx.tree_at(lambda q: q.loc, q, x), *at, state.far, state.negative)
-        params, x, value, grad, far, negative = jax.lax.cond(
-            near, lambda: _there(problem, q, *at), lambda: stay
-        )
+        end = (lambda: _there(problem, q, *at)) if self.hessian else lambda: _told(q, memory, *at)
+        params, x, value, grad, far, negative = jax.lax.cond(near, end, lambda: stay)
         # What gained next to nothing may have been a narrow valley, which the Hessian leaves.
         ended = near & ((far < _CLOSE) | (found.value - value < rounding(found.value)))
         idle = jnp.where(near, 0, idle)
-        cost = state.cost + found.tried + jnp.where(near, x.shape[0] + 1, 0)
+        cost = state.cost + found.tried + jnp.where(near & self.hessian, x.shape[0] + 1, 0)
         new = LBFGSState(params, x, value, grad, memory, idle, far, negative, cost)
         return new, {"loss": new.value, "converged": ended}
 
@@ -137,7 +149,22 @@ def _there(
     return member(q, x, curvature), x, value, grad, far, wrong
 
 
-def lbfgs() -> LBFGS:
+def _told(
+    q: Any,
+    memory: Memory,
+    x: Float[Array, " d"],
+    value: Float[Array, ""],
+    grad: Float[Array, " d"],
+) -> tuple[Any, ...]:
+    """The Gaussian of the inverse Hessian that the steps have told."""
+    half = root(memory)
+    cov = half @ half.T
+    far = jnp.sqrt(grad @ cov @ grad)
+    curvature = curvature_of(jnp.linalg.inv(cov))
+    return member(q, x, curvature), x, value, grad, far, jnp.zeros((), int)
+
+
+def lbfgs(*, hessian: bool = True) -> LBFGS:
     r"""Laplace's approximation, its mode found with gradients alone.
 
     .. math:: x_{k+1} = x_k - t_k H_k \nabla f(x_k), \qquad f = -\log\tilde p,
@@ -150,12 +177,17 @@ def lbfgs() -> LBFGS:
     Hessian a step, which takes fewer steps, and more time where gradients are costly. The loss is
     f. Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", 1989.
 
+    Args:
+        hessian: whether it is computed. Without, the run ends where three steps in a row gain less
+            than 0.03 nats (or 100 roundings of the loss), and the covariance is what its steps have
+            told of the inverse Hessian: for those who ask for the mode alone.
+
     Returns:
         the solver, for the families "full_rank", "mean_field" and "low_rank", as `laplace`.
 
     Raises:
-        RitzError: when it runs, for another family, for data in batches, and for a target whose
-            log density has no second derivatives.
+        RitzError: for `hessian` that is neither; when it runs, for another family, for data in
+            batches, and with the Hessian for a log density that has no second derivatives.
 
     >>> import jax.numpy as jnp, ritz
     >>> target = ritz.target.from_log_density(lambda x: -2.0 * (x**2).sum(), jnp.ones(2))
@@ -163,4 +195,6 @@ def lbfgs() -> LBFGS:
     >>> bool(abs(jnp.exp(fit.q.log_scale) - 0.5).max() < 1e-4)
     True
     """
-    return LBFGS()
+    if not isinstance(hessian, bool):
+        raise RitzError(f"lbfgs: hessian={hessian!r} arrived, expected True or False")
+    return LBFGS(hessian)

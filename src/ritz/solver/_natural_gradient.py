@@ -17,6 +17,7 @@ from ritz.family import AbstractFamily, FullRank, LowRank, MeanField
 from ritz.solver._base import AbstractSolver, check_elbo, check_moves
 from ritz.solver._gaussian import full_rank_of
 from ritz.solver._low_rank import low_rank_of
+from ritz.solver._side_by_side import side_by_side
 
 # How near to the optimum a run ends: in standard deviations, and in shares of variances.
 _CLOSE = {jnp.dtype("float32"): 1e-4, jnp.dtype("float64"): 1e-5}
@@ -24,9 +25,6 @@ _CLOSE = {jnp.dtype("float32"): 1e-4, jnp.dtype("float64"): 1e-5}
 _IDLE, _GAIN = 5, 1e-3
 # Where a step as short as this is taken back there is nothing to gain.
 _SHORT = 1e-4
-
-# Numbers of data side by side at most, for gradients at several points; beyond, one after another.
-SIDE_BY_SIDE = 1 << 28
 
 
 class Whitened(NamedTuple):
@@ -129,11 +127,6 @@ class NaturalGradient(AbstractSolver):
 
     def evaluations(self, problem: Any, state: NaturalGradientState, steps: int) -> float | None:
         return 2.0 * steps * (_width(problem.family) if self.draws is None else self.draws)
-
-
-def held(target: Any) -> int:
-    """How many numbers a target holds: its data, of which each gradient looks at all."""
-    return sum(np.size(v) for v in jax.tree.leaves(target) if hasattr(v, "shape"))
 
 
 def _residual(q: Any, there: Whitened) -> Float[Array, ""]:
@@ -255,11 +248,11 @@ def _expected(
         out = out + (noise[:, q.dim :] @ q.factor.T) * root
     points = split_draws(jnp.concatenate([q.loc + out, q.loc - out]))
     score = lambda x: problem.score_at(x, data_key, batch)
-    at_once = SIDE_BY_SIDE // max(held(problem.target), 1)
+    at_once = side_by_side(score, points, problem.target)
     if len(points) <= at_once:
         values, scores = jax.vmap(score)(points)
     else:
-        values, scores = jax.lax.map(score, points, batch_size=max(at_once, 1))
+        values, scores = jax.lax.map(score, points, batch_size=at_once)
     white = scores @ root if full else scores * root
     half = 0.5 * (white[: len(noise)] - white[len(noise) :])
     if _sees_all(q, draws):
