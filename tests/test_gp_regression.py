@@ -223,6 +223,28 @@ def test_bad_input_is_told_in_a_line(call, said):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("inducing", [None, 8])
+def test_rows_that_arrive_later_count_as_much(inducing):
+    gp = GP(rbf(), inducing=inducing, progress=False).fit(X[::2], Y[::2])
+    early = gp.predict(NEW)
+    kernel, noise, mean = gp.kernel_, gp.noise_, float(gp._parts["mean"][0])
+    gp.update(X[1::2], Y[1::2])
+    x = np.concatenate([X[::2], X[1::2]])
+    y = np.concatenate([Y[::2], Y[1::2]])
+    shift, scale = Y[::2].mean(), Y[::2].std()
+    with jax.enable_x64(True):
+        given = (kernel, jnp.asarray(noise / scale), jnp.asarray(x - X[::2].mean()))
+        off = jnp.asarray((y - shift) / scale - mean)
+        z = None if inducing is None else gp._trained.data["z"]
+        told = exact(*given, off) if z is None else collapsed(*given, off, z)
+        wanted = predicted(kernel, mean, told, jnp.asarray(NEW - X[::2].mean()))[0]
+        np.testing.assert_allclose(gp.predict(NEW), shift + scale * wanted, atol=1e-8)
+    assert np.abs(gp.predict(NEW) - early).max() > 1e-3
+    assert "30 rows" in gp.explain()
+    with pytest.raises(ritz.RitzError, match="2 columns arrived, expected 1"):
+        gp.update(np.zeros((1, 2)), [0.0])
+
+
 def test_other_columns_than_in_training_are_told():
     gp = GP(inducing=5, progress=False).fit(X, Y)
     with pytest.raises(ritz.RitzError, match="3 columns arrived, expected 1"):

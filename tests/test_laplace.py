@@ -80,6 +80,23 @@ def test_units_far_apart():
         assert np.abs((covariance - exact) / np.outer(sd, sd)).max() < 1e-6
 
 
+def test_without_a_hessian_the_mode_is_the_same_and_scales_are_what_steps_told():
+    """On a Gaussian as many steps as it has dimensions tell the whole covariance."""
+    scales = jnp.array([1.0, 3.0, 0.2])
+    density = lambda x: -0.5 * ((x - 1.0) / scales) @ ((x - 1.0) / scales)
+    fit = laplace(density, jnp.zeros(3), solver=ritz.solver.lbfgs(hessian=False))
+    assert np.abs((fit.q.loc - 1.0) / scales).max() < 0.05
+    whole = laplace(density, jnp.zeros(3), solver=ritz.solver.lbfgs())
+    assert fit.info["evaluations"] < whole.info["evaluations"]
+    sds = np.sqrt(np.diag(np.asarray(fit.q.scale_tril) @ np.asarray(fit.q.scale_tril).T))
+    np.testing.assert_allclose(sds, scales, rtol=0.3)
+    # The wrong variant: scales of the start, which are those of a search that has not ended.
+    short = laplace(density, jnp.zeros(3), solver=ritz.solver.lbfgs(hessian=False), steps=2)
+    assert short.status != "ok"
+    with pytest.raises(ritz.RitzError, match="hessian='no'"):
+        ritz.solver.lbfgs(hessian="no")
+
+
 def test_no_mode_is_said():
     """A density that grows without bound, and one that is flat in a direction."""
     fit = laplace(lambda x: x.sum(), jnp.zeros(2), steps=20)

@@ -1,12 +1,14 @@
 """Many rows: right, or said not to be, in bounded time."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
 
 import ritz
+from ritz.solver._side_by_side import side_by_side
 
 
 def logistic(x, y=None):
@@ -85,3 +87,16 @@ def test_gradients_one_after_another_are_those_side_by_side(monkeypatch):
     again = ritz.fit(logistic, (x, y), **options)
     np.testing.assert_allclose(again.q.loc, whole.q.loc, atol=1e-4)
     np.testing.assert_allclose(again.q.scale_tril, whole.q.scale_tril, atol=1e-4)
+
+
+def test_few_evaluations_side_by_side_where_arrays_on_the_way_are_large():
+    """Many combinations of few data, as a sum over discrete values makes them."""
+    points = jnp.zeros((64, 3))
+    target = {"data": jnp.ones(500)}
+    on_the_way = lambda x: (x.sum() * jnp.ones((1024, 512))).sum()
+    assert side_by_side(on_the_way, points, target) == 4
+    looped = lambda x: jax.lax.fori_loop(0, 2, lambda i, c: c + on_the_way(x), 0.0)
+    assert side_by_side(looped, points, target) == 4
+    # As large as the data themselves: all at once, as before.
+    assert side_by_side(lambda x: (x[0] * target["data"]).sum(), points, target) == 64
+    assert side_by_side(lambda x: jnp.ones(1 << 22).sum() * x[0], points, target) == 1

@@ -11,7 +11,7 @@ import numpy as np
 from ritz._errors import RitzError, whole_number
 from ritz._precision import as_made
 from ritz._sklearn import Estimator
-from ritz.gp._learn import Trained, learn, parts_at
+from ritz.gp._learn import Trained, extended, learn, parts_at
 from ritz.gp._likelihood import AbstractLikelihood, likelihood_of
 from ritz.gp._predict import at, drawn, first, learned, log_mean, response
 from ritz.gp._rows import table
@@ -119,6 +119,27 @@ class GP(Estimator):
         trained = learn(self, x, y)
         self.fit_, self._trained, self._told = trained.fit, trained, None
         self.n_features_in_ = len(trained.middle)
+        return self
+
+    def update(self, x: Any, y: Any) -> "GP":
+        """Take in more rows, as they arrive, with hyperparameters as they are.
+
+        The posterior is that of all rows so far, found afresh; units, inducing inputs and `fit_`
+        stay.
+
+        Args:
+            x: inputs, shape (k, d).
+            y: outputs, shape (k,).
+
+        Returns:
+            itself.
+
+        Raises:
+            RitzError: before `fit`, or for rows and outputs unlike those of training.
+        """
+        self._fitted  # noqa: B018
+        self._trained = extended(self._trained, self.likelihood_, x, y)
+        self._told = None
         return self
 
     # -- what is learned ----------------------------------------------------------------------

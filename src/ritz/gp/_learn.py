@@ -104,6 +104,24 @@ def learn(gp: Any, x: Any, y: Any) -> Trained:
     return Trained(fit, data, way, known, middle, shift, scale)
 
 
+def extended(trained: Trained, likelihood: AbstractLikelihood, x: Any, y: Any) -> Trained:
+    """What more rows teach where hyperparameters, units and inducing inputs stay; `GP.update`."""
+    rows = table(x, least=1)
+    if rows.shape[1] != len(trained.middle):
+        raise RitzError(
+            f"inputs with {rows.shape[1]} columns arrived, expected {len(trained.middle)} as in fit"
+        )
+    values = likelihood.outputs(y, trained.known)[0]
+    if len(rows) != len(values):
+        raise RitzError(
+            f"x holds {len(rows)} rows and y {len(values)} values; pass one value for each row"
+        )
+    more = (rows - trained.middle, (values - trained.shift) / trained.scale)
+    old = (trained.data["x"], trained.data["y"])
+    joined = [jnp.concatenate([a, jnp.asarray(b, a.dtype)]) for a, b in zip(old, more, strict=True)]
+    return trained._replace(data=trained.data | {"x": joined[0], "y": joined[1]})
+
+
 def parts_at(fit: Any) -> dict[str, Any]:
     """Hyperparameters at the mode, or at the posterior's centre."""
     return fit.target.pack(fit.target.constrain(paramax.unwrap(fit.q).loc))

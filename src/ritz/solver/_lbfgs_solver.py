@@ -164,7 +164,7 @@ def _told(
     return member(q, x, curvature), x, value, grad, far, jnp.zeros((), int)
 
 
-def lbfgs(*, hessian: bool = True) -> LBFGS:
+def lbfgs(*, hessian: Any = True) -> LBFGS:
     r"""Laplace's approximation, its mode found with gradients alone.
 
     .. math:: x_{k+1} = x_k - t_k H_k \nabla f(x_k), \qquad f = -\log\tilde p,
