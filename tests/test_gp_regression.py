@@ -208,6 +208,7 @@ def test_full_bayes_is_the_average_over_hyperparameters():
         (lambda: GP().fit(np.where(X > 5, np.nan, X), Y), "x holds nan"),
         (lambda: GP().fit(X, np.where(Y > 0.9, np.inf, Y)), "y holds inf"),
         (lambda: GP().fit([["a"], ["b"]], [1.0, 2.0]), "holds no numbers"),
+        (lambda: GP().fit(X, ["a"] * 30), "for labels give a likelihood"),
         (lambda: GP("rbf").fit(X, Y), "kernel arrived as str"),
         (lambda: GP(inducing=40).fit(X, Y), "inducing=40"),
         (lambda: GP(hyperparameters="mcmc").fit(X, Y), "'mcmc'"),

@@ -51,9 +51,11 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     try:
         found = np.asarray(value, float)
     except (TypeError, ValueError):
+        how = "encode categories as columns of 0 and 1"
+        if name == "y":
+            how = "for labels give a likelihood such as bernoulli() or softmax(3)"
         raise RitzError(
-            f"{name} arrived as {type(value).__name__} that holds no numbers; encode categories as "
-            "columns of 0 and 1"
+            f"{name} arrived as {type(value).__name__} that holds no numbers; {how}"
         ) from None
     bad = np.argwhere(~np.isfinite(found))
     if len(bad):
