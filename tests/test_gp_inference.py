@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import lognorm
 
 import ritz
 from ritz.gp import (
@@ -21,7 +22,7 @@ from ritz.gp import (
     softmax,
     student_t,
 )
-from ritz.gp._density import WAYS, priors_of
+from ritz.gp._density import DENSITIES, WAYS, priors_of
 from ritz.gp._density import gaussian as by_formula
 from ritz.gp._evidence import predicted
 from ritz.gp._inference import laplace
@@ -119,10 +120,29 @@ def test_two_rows_against_a_grid(variance):
     assert float(told[0]) == pytest.approx(mean, abs=0.03)
 
 
-def test_with_one_row_expectation_propagation_is_exact():
+@pytest.mark.parametrize("variance", [1.0, 4.0])
+def test_with_one_row_expectation_propagation_is_exact(variance):
+    """Its site too, with which the posterior has the mean of the exact one."""
     given = data(LABELS[:1], x=X[:1])
-    wanted = float(bernoulli().log_mean(jnp.array([0.3]), jnp.array([4.0]), LABELS[0]))
-    assert evidence("ep", parts(), given) == pytest.approx(wanted, abs=1e-6)
+    prior = jnp.array([0.3]), jnp.array([variance])
+    wanted = float(bernoulli().log_mean(*prior, LABELS[0]))
+    found = learned("ep", parts(variance), given)
+    assert float(found.log_evidence) == pytest.approx(wanted, abs=1e-6)
+    slope = jax.grad(lambda m: bernoulli().log_mean(m, prior[1], LABELS[0]))(prior[0])
+    at = jax.tree.map(lambda v: v[0], found.seen)
+    mean = predicted(parts(variance)["kernel"], 0.3, at, given["x"])[0]
+    assert float(mean[0]) == pytest.approx(0.3 + variance * float(slope[0]), abs=1e-4)
+
+
+def test_the_prior_of_hyperparameters_is_log_normal():
+    given = data(first=[jnp.log(0.5), jnp.log(2.0)], log_sd=jnp.asarray(1.5))
+    whole = float(DENSITIES["variational"](parts(), given))
+    logs = lognorm.logpdf([0.8, 4.0], 1.5, scale=[0.5, 2.0]).sum() + 2.0 * np.log(
+        1.5 * np.sqrt(2.0 * np.pi)
+    )
+    level = -0.5 * (0.3 / 5.0) ** 2
+    wanted = evidence("variational", parts(), given) + logs + level
+    assert whole == pytest.approx(wanted, abs=1e-6)
 
 
 @pytest.mark.parametrize("sparse", [False, True])

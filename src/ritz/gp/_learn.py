@@ -19,7 +19,7 @@ from ritz.gp._inducing import greedy_variance
 from ritz.gp._kernel import AbstractKernel
 from ritz.gp._likelihood import AbstractLikelihood, likelihood_of
 from ritz.gp._noise import Gaussian
-from ritz.gp._rows import table
+from ritz.gp._rows import like, paired, table
 from ritz.gp._stationary import matern
 from ritz.solver import lbfgs
 from ritz.target import from_log_density
@@ -33,6 +33,7 @@ _STARTS = tuple(itertools.product((1.0, 0.3, 3.0), (1.0, 0.5, 2.0)))
 _AGAIN = tuple((1.0, noise) for noise in (1.0, 3.0, 10.0, 30.0, 100.0))
 # Rows of which hyperparameters are learned first, where there are inducing inputs, and then.
 _FIRST, _THEN = 800, 10_000
+_DRAWS = 1000  # for the mean of a posterior that does not have it as a number
 
 
 class Trained(NamedTuple):
@@ -64,10 +65,7 @@ def learn(gp: Any, x: Any, y: Any) -> Trained:
     way = _way(gp, likelihood)
     rows = table(x)
     values, known = likelihood.outputs(y)
-    if len(rows) != len(values):
-        raise RitzError(
-            f"x holds {len(rows)} rows and y {len(values)} values; pass one value for each row"
-        )
+    paired(rows, values)
     many = _many(gp.inducing, len(rows))
     log_sd = positive("prior_sd", gp.prior_sd)
     kernel = _start(rows) if gp.kernel is None else gp.kernel
@@ -95,7 +93,7 @@ def learn(gp: Any, x: Any, y: Any) -> Trained:
         fit = _best(gp, way, first, data)
     else:
         # Inputs that suit a kernel far from the best one would hold the search back near to it.
-        now = parts_at(_best(gp, way, first, _some(data, _FIRST, gp.seed)))
+        now = parts_at(_mode(gp, way, first, _some(data, _FIRST, gp.seed)))
         z = inducing_inputs(_one(now["kernel"]), data["x"], many, gp.seed)
         seen = _some(data, _THEN, gp.seed) | {"z": z}
         fit = _best(gp, way, {name: now[name] for name in first}, seen, _AGAIN)
@@ -106,16 +104,9 @@ def learn(gp: Any, x: Any, y: Any) -> Trained:
 
 def extended(trained: Trained, likelihood: AbstractLikelihood, x: Any, y: Any) -> Trained:
     """What more rows teach where hyperparameters, units and inducing inputs stay; `GP.update`."""
-    rows = table(x, least=1)
-    if rows.shape[1] != len(trained.middle):
-        raise RitzError(
-            f"inputs with {rows.shape[1]} columns arrived, expected {len(trained.middle)} as in fit"
-        )
+    rows = like(table(x, least=1), len(trained.middle))
     values = likelihood.outputs(y, trained.known)[0]
-    if len(rows) != len(values):
-        raise RitzError(
-            f"x holds {len(rows)} rows and y {len(values)} values; pass one value for each row"
-        )
+    paired(rows, values)
     more = (rows - trained.middle, (values - trained.shift) / trained.scale)
     old = (trained.data["x"], trained.data["y"])
     joined = [jnp.concatenate([a, jnp.asarray(b, a.dtype)]) for a, b in zip(old, more, strict=True)]
@@ -123,8 +114,11 @@ def extended(trained: Trained, likelihood: AbstractLikelihood, x: Any, y: Any) -
 
 
 def parts_at(fit: Any) -> dict[str, Any]:
-    """Hyperparameters at the mode, or at the posterior's centre."""
-    return fit.target.pack(fit.target.constrain(paramax.unwrap(fit.q).loc))
+    """Hyperparameters at the mode, or at the posterior's mean of what is unconstrained."""
+    q = paramax.unwrap(fit.q)
+    keys = jax.random.split(jax.random.key(0), _DRAWS)
+    centre = q.loc if hasattr(q, "loc") else jax.vmap(q.sample)(keys).mean(axis=0)
+    return fit.target.pack(fit.target.constrain(centre))
 
 
 def inducing_inputs(kernel: Any, x: Any, many: int, seed: Any) -> Any:
@@ -201,16 +195,25 @@ def _some(data: dict[str, Any], many: int, seed: Any) -> dict[str, Any]:
 def _best(
     gp: Any, way: str, first: dict[str, Any], data: dict[str, Any], starts: Any = _STARTS
 ) -> Any:
-    """The best fit of hyperparameters, from where they start."""
-    supports = {n: constraints.real if n == "mean" else constraints.positive for n in first}
-    theta = paramax.NonTrainable(data)
-    target = from_log_density(DENSITIES[way], first, supports, theta=theta)
-    shared = {"seed": gp.seed, "progress": gp.progress}
+    """The mode, or the posterior where that is asked for."""
     if gp.hyperparameters == "posterior":
-        return fit_(target, **shared)
+        return fit_(_target(way, first, data), seed=gp.seed, progress=gp.progress)
+    return _mode(gp, way, first, data, starts)
+
+
+def _mode(
+    gp: Any, way: str, first: dict[str, Any], data: dict[str, Any], starts: Any = _STARTS
+) -> Any:
+    """A fit at the mode, from the best of some starts."""
+    target = _target(way, first, data)
     init = _started(target, dict(target.unpack(first)), starts)
-    solver = lbfgs(hessian=False)
-    return fit_(target, family="full_rank", solver=solver, init=init, **shared)
+    shared = {"seed": gp.seed, "progress": gp.progress}
+    return fit_(target, family="full_rank", solver=lbfgs(hessian=False), init=init, **shared)
+
+
+def _target(way: str, first: dict[str, Any], data: dict[str, Any]) -> Any:
+    supports = {n: constraints.real if n == "mean" else constraints.positive for n in first}
+    return from_log_density(DENSITIES[way], first, supports, theta=paramax.NonTrainable(data))
 
 
 def _started(target: Any, values: dict[str, Any], starts: Any) -> dict[str, Any]:

@@ -19,24 +19,29 @@ from ritz.gp._rows import counts, responses
 _NOISE = math.sqrt(0.1)  # where that of standardised outputs starts
 
 
-class Gaussian(AbstractLikelihood):
-    """See `gaussian`.
-
-    Attributes:
-        noise: its sd.
-    """
+class _Noisy(AbstractLikelihood):
+    """Numbers that are the first function plus noise."""
 
     standardised: ClassVar[bool] = True
-    noise: Float[Array, ""]
-
-    def log_prob(self, f: Float[Array, " c"], y: Any) -> Float[Array, ""]:
-        return -0.5 * ((y - f[0]) / self.noise) ** 2 - jnp.log(self.noise) - 0.5 * LOG_2PI
 
     def mean(self, f: Float[Array, " c"]) -> Float[Array, ""]:
         return f[0]
 
     def outputs(self, y: Any, known: Any = None) -> tuple[np.ndarray, Any]:
         return responses(y, least=2 if known is None else 1), True
+
+
+class Gaussian(_Noisy):
+    """See `gaussian`.
+
+    Attributes:
+        noise: its sd.
+    """
+
+    noise: Float[Array, ""]
+
+    def log_prob(self, f: Float[Array, " c"], y: Any) -> Float[Array, ""]:
+        return -0.5 * ((y - f[0]) / self.noise) ** 2 - jnp.log(self.noise) - 0.5 * LOG_2PI
 
     def expected(
         self, mean: Float[Array, " c"], var: Float[Array, " c"], y: Any
@@ -50,7 +55,7 @@ class Gaussian(AbstractLikelihood):
         return -0.5 * ((y - mean[0]) ** 2 / total + jnp.log(total) + LOG_2PI)
 
 
-class StudentT(AbstractLikelihood):
+class StudentT(_Noisy):
     """See `student_t`.
 
     Attributes:
@@ -58,7 +63,6 @@ class StudentT(AbstractLikelihood):
         df: degrees of freedom.
     """
 
-    standardised: ClassVar[bool] = True
     noise: Float[Array, ""]
     df: float = eqx.field(static=True)
 
@@ -66,12 +70,6 @@ class StudentT(AbstractLikelihood):
         df, off = self.df, (y - f[0]) / self.noise
         level = math.lgamma(0.5 * (df + 1.0)) - math.lgamma(0.5 * df) - 0.5 * math.log(math.pi * df)
         return level - jnp.log(self.noise) - 0.5 * (df + 1.0) * jnp.log1p(off**2 / df)
-
-    def mean(self, f: Float[Array, " c"]) -> Float[Array, ""]:
-        return f[0]
-
-    def outputs(self, y: Any, known: Any = None) -> tuple[np.ndarray, Any]:
-        return responses(y, least=2 if known is None else 1), True
 
     def log_mean(
         self, mean: Float[Array, " c"], var: Float[Array, " c"], y: Any
@@ -84,21 +82,14 @@ class StudentT(AbstractLikelihood):
         return jax.nn.logsumexp(each, b=jnp.asarray(0.5 * weights, mean.dtype))
 
 
-class Heteroscedastic(AbstractLikelihood):
+class Heteroscedastic(_Noisy):
     """See `heteroscedastic`."""
 
     latents: ClassVar[int] = 2
-    standardised: ClassVar[bool] = True
 
     def log_prob(self, f: Float[Array, " c"], y: Any) -> Float[Array, ""]:
         level = f[1] + math.log(_NOISE)
         return -0.5 * ((y - f[0]) * jnp.exp(-level)) ** 2 - level - 0.5 * LOG_2PI
-
-    def mean(self, f: Float[Array, " c"]) -> Float[Array, ""]:
-        return f[0]
-
-    def outputs(self, y: Any, known: Any = None) -> tuple[np.ndarray, Any]:
-        return responses(y, least=2 if known is None else 1), True
 
     def expected(
         self, mean: Float[Array, " c"], var: Float[Array, " c"], y: Any

@@ -14,7 +14,7 @@ from ritz._sklearn import Estimator
 from ritz.gp._learn import Trained, parts_at
 from ritz.gp._likelihood import AbstractLikelihood, likelihood_of
 from ritz.gp._predict import at, drawn, first, learned, log_mean, response
-from ritz.gp._rows import table
+from ritz.gp._rows import like, paired, table
 
 _BLOCK = 1024  # rows that are predicted at once
 _DRAWS = 50  # of hyperparameters, where there is a posterior of these
@@ -165,8 +165,7 @@ class Predictions(Estimator):
         known = self._fitted and self._trained.known
         values = self.likelihood_.outputs(y, known)[0]
         rows = self._rows(x)
-        if len(values) != len(rows):
-            raise RitzError(f"x holds {len(rows)} rows and y {len(values)} values; pass one each")
+        paired(rows, values)
         scaled = (values - self._trained.shift) / self._trained.scale
         each = self._each(rows, log_mean, scaled)[2]
         return (
@@ -220,11 +219,7 @@ class Predictions(Estimator):
 
     def _rows(self, x: Any) -> Any:
         wanted = self._fitted and self.n_features_in_
-        rows = table(x, least=1)
-        if rows.shape[1] != wanted:
-            raise RitzError(
-                f"inputs with {rows.shape[1]} columns arrived, expected {wanted} as in fit"
-            )
+        rows = like(table(x, least=1), wanted)
         return jnp.asarray(rows - self._trained.middle, float)
 
     def _each(self, x: Any, of: Any, y: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -22,6 +22,29 @@ def table(x: Any, least: int = 2) -> np.ndarray:
     return rows
 
 
+def like(rows: np.ndarray, wanted: int) -> np.ndarray:
+    """Rows of as many columns as those of training.
+
+    Raises:
+        RitzError: for others.
+    """
+    if rows.shape[1] != wanted:
+        raise RitzError(f"inputs with {rows.shape[1]} columns arrived, expected {wanted} as in fit")
+    return rows
+
+
+def paired(rows: Any, values: Any) -> None:
+    """Refuse another number of outputs than of rows.
+
+    Raises:
+        RitzError: naming both.
+    """
+    if len(rows) != len(values):
+        raise RitzError(
+            f"x holds {len(rows)} rows and y {len(values)} values; pass one value for each row"
+        )
+
+
 def responses(y: Any, least: int = 2) -> np.ndarray:
     """Outputs, shape (n,), in double precision; where there are two or more, not all alike.
 
